@@ -1,0 +1,247 @@
+"""The one door to the machine being looked at: read, list, stat and run, always with limits.
+
+Nothing else opens files or starts programs there (the linter holds that). Everything that comes through is
+hostile: a path may be a FIFO, a link out of the tree, a terabyte, or vanish between two calls. Every failure is a
+``CannotLookError`` with the path and the reason, ``AbsentError`` where the thing is simply not there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import selectors
+import signal
+import stat
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import PurePosixPath
+
+from agent.model import AbsentError, CannotLookError, Value
+
+MEBIBYTE = 1 << 20
+_ABSENT = {errno.ENOENT, errno.ENOTDIR, errno.ESRCH, errno.ENXIO}
+_ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8"}
+
+
+class Entry(Value, frozen=True, kw_only=True):
+    """One name in a directory. ``kind`` is file, directory, link or other (FIFO, socket, device)."""
+
+    name: str
+    path: str
+    kind: str
+
+
+class Answer(Value, frozen=True, kw_only=True):
+    """What a program said."""
+
+    status: int
+    output: bytes
+    errors: bytes
+
+
+class Host:
+    """A machine, seen from its root directory. Tests give another root: a captured or generated tree."""
+
+    def __init__(self, root: str = "/") -> None:
+        """See the machine under ``root``."""
+        self.root = root.rstrip("/")
+
+    @property
+    def is_live(self) -> bool:
+        """Whether this is the running machine and not a tree of files."""
+        return not self.root
+
+    def place(self, path: str) -> str:
+        """The path as the operating system knows it, for the readers that need it themselves."""
+        return f"{self.root}{path}" if self.root else path
+
+    def read(self, path: str, *, limit: int = MEBIBYTE, follow: bool = True) -> bytes:
+        """The content of a regular file of at most ``limit`` bytes; a longer one is an error, not a short answer.
+
+        ``follow=False`` refuses a symbolic link, for places where a user may put one.
+        """
+        content = self.read_start(path, limit=limit + 1, follow=follow)
+        if len(content) > limit:
+            raise CannotLookError(f"{shown(path)} is larger than {limit} bytes")
+        return content
+
+    def read_start(self, path: str, *, limit: int, follow: bool = True) -> bytes:
+        """At most the first ``limit`` bytes of a regular file."""
+        flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
+        try:
+            with open(os.open(self.place(path), flags), "rb") as file:
+                if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                    raise CannotLookError(f"{shown(path)} is not a regular file")
+                return file.read(limit)
+        except (OSError, ValueError) as error:
+            raise _cannot(path, error) from error
+
+    def stream(self, path: str, *, limit: int, block: int = MEBIBYTE) -> Iterator[bytes]:
+        """A regular file in blocks, for files too large to hold; more than ``limit`` bytes is an error."""
+        read = 0
+        try:
+            with open(
+                os.open(self.place(path), os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC), "rb"
+            ) as file:
+                if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                    raise CannotLookError(f"{shown(path)} is not a regular file")
+                while piece := file.read(block):
+                    read += len(piece)
+                    if read > limit:
+                        raise CannotLookError(f"{shown(path)} is larger than {limit} bytes")
+                    yield piece
+        except (OSError, ValueError) as error:
+            raise _cannot(path, error) from error
+
+    def text(self, path: str, *, limit: int = MEBIBYTE, follow: bool = True) -> str:
+        """A text file; bytes that are not UTF-8 come as hexadecimal escapes, so that nothing is lost or raised."""
+        return self.read(path, limit=limit, follow=follow).decode("utf-8", "backslashreplace")
+
+    def line(self, path: str) -> str:
+        """The one value of a small file, as in /proc and /sys."""
+        return self.text(path, limit=65536).strip()
+
+    def entries(self, path: str, *, limit: int = 100_000) -> list[Entry]:
+        """The names in a directory, sorted; links are not followed. More than ``limit`` names is an error."""
+        found: list[Entry] = []
+        try:
+            with os.scandir(self.place(path)) as names:
+                for name in names:
+                    if len(found) >= limit:
+                        raise CannotLookError(f"{shown(path)} has more than {limit} entries")
+                    found.append(Entry(name=name.name, path=f"{path.rstrip('/')}/{name.name}", kind=_kind(name)))
+        except (OSError, ValueError) as error:
+            raise _cannot(path, error) from error
+        return sorted(found, key=lambda entry: entry.name)
+
+    def stat(self, path: str, *, follow: bool = True) -> os.stat_result:
+        """Size, owner, mode and times."""
+        try:
+            return os.stat(self.place(path), follow_symlinks=follow)
+        except (OSError, ValueError) as error:
+            raise _cannot(path, error) from error
+
+    def exists(self, path: str) -> bool:
+        """Whether something is there. A directory that may not be searched is an error, not a no."""
+        try:
+            self.stat(path, follow=False)
+        except AbsentError:
+            return False
+        return True
+
+    def link(self, path: str) -> str:
+        """Where a symbolic link points, unresolved."""
+        try:
+            return os.readlink(self.place(path))
+        except (OSError, ValueError) as error:
+            raise _cannot(path, error) from error
+
+    def processes(self) -> list[int]:
+        """The process ids in /proc, ascending."""
+        return sorted(
+            int(entry.name) for entry in self.entries("/proc") if entry.name.isascii() and entry.name.isdigit()
+        )
+
+    def run(self, command: Sequence[str], *, deadline: float, limit: int = MEBIBYTE) -> Answer:
+        """Run a program by absolute path, without a shell or input, in a fixed environment and its own group.
+
+        Past ``deadline`` seconds, or ``limit`` bytes of output, the whole group is killed and it is an error.
+        """
+        name = shown(command[0])
+        if not PurePosixPath(command[0]).is_absolute():
+            raise ValueError(f"programs are started by absolute path, not {command[0]!r}")
+        try:
+            process = subprocess.Popen(  # noqa: S603 -- absolute path, no shell, fixed environment
+                command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                env=_ENVIRONMENT, cwd="/", start_new_session=True,
+            )  # fmt: skip
+        except OSError as error:
+            raise _cannot(command[0], error) from error
+        try:
+            output, errors = _drain(process, name=name, until=time.monotonic() + deadline, limit=limit)
+        except TimeoutError:
+            raise CannotLookError(f"{name} gave no answer within {deadline:g} s") from None
+        finally:
+            _end(process)
+        return Answer(status=process.returncode, output=output, errors=errors[:4096])
+
+
+def _drain(process: subprocess.Popen[bytes], *, name: str, until: float, limit: int) -> tuple[bytes, bytes]:
+    """Both outputs of a program until it closes them and ends; TimeoutError once ``until`` is past."""
+    outputs = {process.stdout: bytearray(), process.stderr: bytearray()}
+    with selectors.DefaultSelector() as selector:
+        for pipe in outputs:
+            assert pipe is not None  # noqa: S101 -- both were asked for; this tells the type checker
+            selector.register(pipe, selectors.EVENT_READ)
+        while selector.get_map():
+            ready = selector.select(max(0.0, until - time.monotonic()))
+            if not ready and time.monotonic() >= until:
+                raise TimeoutError
+            for key, _ in ready:
+                piece = os.read(key.fd, 65536)
+                if not piece:
+                    selector.unregister(key.fileobj)
+                outputs[key.fileobj] += piece  # type: ignore[index]  # the keys are the pipes registered above
+            if sum(map(len, outputs.values())) > limit:
+                raise CannotLookError(f"{name} printed more than {limit} bytes")
+    try:
+        process.wait(max(0.0, until - time.monotonic()))
+    except subprocess.TimeoutExpired:
+        raise TimeoutError from None
+    return bytes(outputs[process.stdout]), bytes(outputs[process.stderr])
+
+
+def shown(name: str | bytes) -> str:
+    """A name from the machine as text that is safe everywhere: valid UTF-8, printable, on one line.
+
+    Bytes that are not UTF-8 and characters that do not print become hexadecimal escapes, a backslash becomes two,
+    so that different names never look the same.
+    """
+    raw = name if isinstance(name, bytes) else os.fsencode(name)
+    text = raw.decode("utf-8", "surrogateescape")
+    if text.isprintable() and "\\" not in text:
+        return text
+    return "".join(_shown_character(character) for character in text)
+
+
+def _shown_character(character: str) -> str:
+    code = ord(character)
+    if character == "\\":
+        return "\\\\"
+    if 0xDC80 <= code <= 0xDCFF:  # noqa: PLR2004 -- a byte that was not UTF-8, as surrogateescape carries it
+        return f"\\x{code - 0xDC00:02x}"
+    if character.isprintable():
+        return character
+    return f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"  # noqa: PLR2004 -- the two escapes' ranges
+
+
+def _kind(entry: os.DirEntry[str]) -> str:
+    if entry.is_symlink():
+        return "link"
+    if entry.is_dir(follow_symlinks=False):
+        return "directory"
+    return "file" if entry.is_file(follow_symlinks=False) else "other"
+
+
+def _cannot(path: str, error: OSError | ValueError) -> CannotLookError:
+    if not isinstance(error, OSError):
+        return CannotLookError(f"{shown(path)}: not a usable path")
+    reason = f"{shown(path)}: {os.strerror(error.errno).lower() if error.errno else error}"
+    if error.errno in _ABSENT:
+        return AbsentError(reason)
+    hint = "Run it as root to see this." if error.errno in {errno.EACCES, errno.EPERM} and os.geteuid() else ""
+    return CannotLookError(reason, hint)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Leave nothing of the program behind, as far as the kernel lets it be killed."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    # A process in an uninterruptible call cannot be killed; it is left to the kernel rather than waited for.
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(1)
+    for pipe in (process.stdout, process.stderr):
+        if pipe:
+            pipe.close()

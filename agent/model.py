@@ -1,0 +1,296 @@
+"""The nouns of dlvmguard: what a fact, a check, a finding and an event are.
+
+Everything else in the program is a step from one of these to the next. All of them are frozen values; this
+module imports nothing of ours, so that every other module may speak in its words.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import enum
+import inspect
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Generic, TypeVar
+
+import msgspec
+
+T = TypeVar("T")
+
+Scalar = str | int | float | bool
+
+
+class Severity(enum.Enum):
+    """How bad a finding is if nobody acts, worst first."""
+
+    CRITICAL = "critical"
+    HIGH = "high"
+    MEDIUM = "medium"
+    LOW = "low"
+    INFO = "info"
+
+    @property
+    def rank(self) -> int:
+        """0 for the worst, so that an ascending sort shows the worst first."""
+        return list(Severity).index(self)
+
+    def at_least(self, threshold: Severity) -> bool:
+        """Whether this is as bad as the threshold or worse."""
+        return self.rank <= threshold.rank
+
+
+class Duty(enum.Enum):
+    """The five duties that stay with whoever runs the VM.
+
+    Source: https://cloud.google.com/deep-learning-vm/docs/shared-responsibility
+    """
+
+    LATEST_IMAGES = "latest-images"
+    ACCESS = "access"
+    APPLICATIONS = "applications"
+    MONITORING = "monitoring"
+    COMPLIANCE = "compliance"
+
+    @property
+    def title(self) -> str:
+        """The duty as a person reads it."""
+        return _DUTY_TITLES[self]
+
+
+_DUTY_TITLES = {
+    Duty.LATEST_IMAGES: "Use the latest images",
+    Duty.ACCESS: "Manage access",
+    Duty.APPLICATIONS: "Secure the applications",
+    Duty.MONITORING: "Monitor for incidents",
+    Duty.COMPLIANCE: "Comply with laws and regulations",
+}
+
+
+class CannotLookError(Exception):
+    """Something on the machine could not be looked at.
+
+    Probes let it escape; it becomes an Unknown with this reason. ``hint`` says what would make the look possible.
+    """
+
+    def __init__(self, reason: str, hint: str = "") -> None:
+        """Keep the reason in words for a person, and the hint."""
+        super().__init__(reason)
+        self.reason = reason
+        self.hint = hint
+
+
+class AbsentError(CannotLookError):
+    """The thing is not there, as opposed to not readable. Often an answer in itself."""
+
+
+class Value(msgspec.Struct, frozen=True, kw_only=True):
+    """A frozen, typed value; the base of everything that travels between the stages."""
+
+
+class Unknown(Value, frozen=True, kw_only=True):
+    """What could not be looked at, and why. Never a pass, and never a reason to resolve a finding.
+
+    ``scope`` says which subjects are not judged: an empty scope means all of them, ``/opt/conda`` means the
+    subject of that name and all below it.
+    """
+
+    reason: str
+    hint: str = ""
+    scope: str = ""
+
+    def covers(self, subject: str) -> bool:
+        """Whether this is a reason not to judge the subject."""
+        if not self.scope or subject == self.scope:
+            return True
+        below = self.scope if self.scope[-1] in SEPARATORS else (tuple(self.scope + mark for mark in SEPARATORS))
+        return subject.startswith(below)
+
+
+SEPARATORS = "/#:"
+"""What parts a subject: path components, ``environment#package``, ``kind:name``."""
+
+
+class Fact(Value, frozen=True, kw_only=True):
+    """What a probe saw. Subclasses add the fields; ``gaps`` are the parts that it could not see."""
+
+    gaps: tuple[Unknown, ...] = ()
+
+
+class Moment(Value, frozen=True, kw_only=True):
+    """The time at which the facts are judged, so that checks need no clock."""
+
+    now: dt.datetime
+
+
+class Table(Value, frozen=True, kw_only=True):
+    """A dated table of knowledge that ships with the product. Data that ages lives in these, not in code."""
+
+    updated: dt.date
+    sources: tuple[str, ...]
+
+
+class Finding(Value, frozen=True, kw_only=True):
+    """One thing that is not as it should be, as a check yields it.
+
+    ``subject`` is a stable key (a path, a GPU UUID, ``tcp/8888``), never a sentence; ``detail`` says in one line
+    what is wrong here; ``evidence`` holds stable values only: a process id or a temperature would make every scan
+    a change. ``severity`` and ``fix`` are set only where they differ from the check's own.
+    """
+
+    subject: str
+    detail: str
+    evidence: Mapping[str, Scalar] = {}
+    severity: Severity | None = None
+    fix: str = ""
+
+
+class Judged(Finding, frozen=True, kw_only=True):
+    """A finding as the engine completes it. Identity is ``(check, subject)``; all else may change."""
+
+    check: str
+    severity: Severity
+
+    @property
+    def key(self) -> Key:
+        """The identity."""
+        return (self.check, self.subject)
+
+
+Key = tuple[str, str]
+"""(check id, subject)."""
+
+
+class Outcome(Value, frozen=True, kw_only=True):
+    """What one check said. No findings and no unknowns is a pass."""
+
+    check: str
+    findings: tuple[Judged, ...] = ()
+    unknowns: tuple[Unknown, ...] = ()
+
+
+class EventKind(enum.Enum):
+    """How a finding changed."""
+
+    OPENED = "opened"
+    CHANGED = "changed"
+    RESOLVED = "resolved"
+
+
+class Change(Value, frozen=True, kw_only=True):
+    """A difference between what the ledger holds and what was judged now; it becomes an event when recorded."""
+
+    kind: EventKind
+    finding: Judged
+    reason: str = ""
+    previous: Severity | None = None
+
+
+class Event(Value, frozen=True, kw_only=True):
+    """A recorded change: one row of the ledger, one entry in Cloud Logging.
+
+    ``uid`` and ``time`` are frozen when the row is written, before anything is sent, so that a retry is the same
+    entry to the server.
+    """
+
+    sequence: int
+    uid: str
+    time: dt.datetime
+    change: Change
+    initial: bool = False
+
+
+class Probe(Value, Generic[T], frozen=True, kw_only=True):
+    """Looks at the machine and returns one fact. Made by ``@probe``; judges nothing."""
+
+    name: str
+    topic: str
+    fact: type
+    network: bool
+    title: str
+    look: Callable[..., T]
+
+    def __call__(self, *arguments: Any) -> T:
+        """Look, as a plain function; errors escape."""
+        return self.look(*arguments)
+
+
+class Check(Value, frozen=True, kw_only=True):
+    """One judgement with its manual page. Made by ``@check``; its parameters name what it needs."""
+
+    id: str
+    topic: str
+    title: str
+    manual: str
+    severity: Severity
+    duty: Duty
+    fix: str
+    needs: Mapping[str, type]
+    judge: Callable[..., Iterable[Finding]]
+
+    def __call__(self, *arguments: Any, **named: Any) -> Iterable[Finding]:
+        """Judge, as a plain function, which is how tests call it."""
+        return self.judge(*arguments, **named)
+
+
+def probe(*, network: bool = False) -> Callable[[Callable[..., T]], Probe[T]]:
+    """Make a function of ``(host, config)`` a probe; name, topic and fact type come from the function itself.
+
+    ``network`` says that it needs the network, so that it runs on the unprivileged side.
+    """
+
+    def make(look: Callable[..., T]) -> Probe[T]:
+        fact = typing.get_type_hints(look)["return"]
+        return Probe(
+            name=look.__name__, topic=_topic(look), fact=fact, network=network, title=_manual(look)[0], look=look
+        )
+
+    return make
+
+
+def check(*, severity: Severity, duty: Duty, fix: str) -> Callable[[Callable[..., Iterable[Finding]]], Check]:
+    """Make a pure function of facts a check; its id is the function's name, its manual page the docstring."""
+
+    def make(judge: Callable[..., Iterable[Finding]]) -> Check:
+        hints = typing.get_type_hints(judge)
+        hints.pop("return", None)
+        title, manual = _manual(judge)
+        return Check(
+            id=judge.__name__.replace("_", "-"),
+            topic=_topic(judge),
+            title=title,
+            manual=manual,
+            severity=severity,
+            duty=duty,
+            fix=fix,
+            needs=hints,
+            judge=judge,
+        )
+
+    return make
+
+
+def _topic(function: Callable[..., Any]) -> str:
+    return function.__module__.rpartition(".")[2]
+
+
+def _manual(function: Callable[..., Any]) -> tuple[str, str]:
+    title, _, rest = inspect.cleandoc(function.__doc__ or "").partition("\n")
+    if not title:
+        raise TypeError(f"{function.__module__}.{function.__name__} needs a docstring: it is its manual page")
+    return title.strip(), rest.strip()
+
+
+def attempt(call: Callable[[], T], *, what: str) -> T | Unknown:
+    """Run one probe or check so that its failure is an Unknown and stops nothing else.
+
+    This is the boundary around third-party input: whatever breaks in here is said, never swallowed.
+    """
+    try:
+        return call()
+    except CannotLookError as error:
+        return Unknown(reason=error.reason, hint=error.hint)
+    except Exception as error:  # noqa: BLE001 -- the one boundary around a probe or a check; the reason is kept and shown
+        return Unknown(
+            reason=f"{what} failed: {type(error).__name__}: {str(error)[:200]}",
+            hint="This is a defect in dlvmguard; please report it with this line.",
+        )

@@ -1,0 +1,1 @@
+"""The promises of dlvmguard, as tests."""

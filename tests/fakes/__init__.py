@@ -1,0 +1,1 @@
+"""Everything that stands for a part of the world in tests: trees for machines, servers for services."""
