@@ -116,6 +116,13 @@ class Fact(Value, frozen=True, kw_only=True):
     gaps: tuple[Unknown, ...] = ()
 
 
+class Seen(Value, frozen=True, kw_only=True):
+    """A fact, or why there is none, and when the look was taken."""
+
+    fact: Fact | Unknown
+    taken: dt.datetime
+
+
 class Moment(Value, frozen=True, kw_only=True):
     """The time at which the facts are judged, so that checks need no clock."""
 
@@ -161,9 +168,10 @@ Key = tuple[str, str]
 
 
 class Outcome(Value, frozen=True, kw_only=True):
-    """What one check said. No findings and no unknowns is a pass."""
+    """What one check said about facts of which the oldest was seen at ``taken``. Nothing at all is a pass."""
 
     check: str
+    taken: dt.datetime
     findings: tuple[Judged, ...] = ()
     unknowns: tuple[Unknown, ...] = ()
 
@@ -204,7 +212,7 @@ class Probe(Value, Generic[T], frozen=True, kw_only=True):
 
     name: str
     topic: str
-    fact: type
+    fact: type[Fact]
     network: bool
     title: str
     look: Callable[..., T]
