@@ -54,14 +54,17 @@ def facts(looks: Iterable[Look]) -> Facts:
     return {look.probe.fact: Seen(fact=look.fact, taken=look.taken) for look in looks}
 
 
+_NOTHING = msgspec.Raw(b"null")
+
+
 class _Saved(Value, frozen=True, kw_only=True):
-    """A look as it is kept in a file. Exactly one of ``fact`` and ``unknown`` is there."""
+    """A look as it is kept in a file. Exactly one of ``fact`` and ``unknown`` is not null."""
 
     probe: str
     topic: str
     taken: dt.datetime
     seconds: float
-    fact: msgspec.Raw | None = None
+    fact: msgspec.Raw = _NOTHING
     unknown: Unknown | None = None
 
 
@@ -80,7 +83,7 @@ def encode(looks: Iterable[Look]) -> bytes:
             topic=look.probe.topic,
             taken=look.taken,
             seconds=round(look.seconds, 6),
-            fact=None if isinstance(look.fact, Unknown) else msgspec.Raw(msgspec.json.encode(look.fact)),
+            fact=_NOTHING if isinstance(look.fact, Unknown) else msgspec.Raw(msgspec.json.encode(look.fact)),
             unknown=look.fact if isinstance(look.fact, Unknown) else None,
         )
         for look in looks
@@ -105,7 +108,7 @@ def decode(text: bytes, probes: Sequence[Probe[Any]]) -> tuple[Look, ...]:
 def _restored(saved: _Saved, probe: Probe[Any]) -> Look:
     fact: Fact | Unknown
     try:
-        fact = saved.unknown or msgspec.json.decode(saved.fact or b"", type=probe.fact)
+        fact = saved.unknown or msgspec.json.decode(saved.fact, type=probe.fact)
     except (msgspec.MsgspecError, ValueError) as error:
         # Seen by another version of dlvmguard, whose facts had another shape: not seen, for us.
         fact = Unknown(reason=f"what {probe.name} saw cannot be read back: {error}", hint="Scan again.")

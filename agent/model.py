@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import enum
+import hashlib
 import inspect
 import typing
 from collections.abc import Callable, Iterable, Mapping
@@ -162,9 +163,19 @@ class Judged(Finding, frozen=True, kw_only=True):
         """The identity."""
         return (self.check, self.subject)
 
+    @property
+    def id(self) -> str:
+        """The identity as a short name to type."""
+        return short_id(self.key)
+
 
 Key = tuple[str, str]
 """(check id, subject)."""
+
+
+def short_id(key: Key) -> str:
+    """An identity as ten hexadecimal digits."""
+    return hashlib.sha256("\0".join(key).encode()).hexdigest()[:10]
 
 
 class Outcome(Value, frozen=True, kw_only=True):
