@@ -44,6 +44,21 @@ def near(word: str, known: list[str]) -> str:
     return f"did you mean {' or '.join(matches)}?" if matches else f"expected one of {', '.join(known)}"
 
 
+class Program(Suggesting):
+    """The whole program; whoever reads us may go away, as ``| head`` does, and that is no failure of ours."""
+
+    def invoke(self, context: click.Context) -> Any:
+        """Run the command; click itself would turn a reader that is gone into exit code 1, which means findings."""
+        try:
+            result = super().invoke(context)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            # Python would complain once more when it flushes at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # noqa: TID251 -- a file of nobody's
+            return None
+        return result
+
+
 class Session:
     """What the global options come to."""
 
@@ -75,7 +90,7 @@ _format = click.option(
 
 
 @click.group(
-    cls=Suggesting,
+    cls=Program,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Begin with: dlvmguard scan",
 )
@@ -234,11 +249,11 @@ def _run(words: list[str] | None) -> Any:
     except (click.Abort, KeyboardInterrupt):
         click.echo("dlvmguard: interrupted; nothing half done was kept", err=True)
         return _INTERRUPTED
-    except BrokenPipeError:
-        # Whoever read us has gone (as `| head` does). Python would complain once more when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # noqa: TID251 -- a file of nobody's
-        return 0
     except Exception:  # noqa: BLE001 -- the one boundary of the program: a defect must not look like exit code 1, findings
         traceback.print_exc()
         click.echo("dlvmguard: this is a defect; please report it with the lines above", err=True)
         return _DEFECT
+
+
+if __name__ == "__main__":
+    main()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
 from rich.console import Console, RenderableType
 from rich.padding import Padding
@@ -28,11 +28,18 @@ _SHOWN = 5
 """Subjects of one check that are listed before the rest is only counted."""
 
 
-def console(*, errors: bool = False) -> Console:
+class Page(Console):
+    """A console that leaves it to the program what it means when the reader goes away."""
+
+    def on_broken_pipe(self) -> None:
+        """Let the error through; rich would end the process with exit code 1, which means findings."""
+        raise BrokenPipeError
+
+
+def console() -> Console:
     """A console as wide as the terminal; a pipe gets lines that are wrapped late, and no colour."""
-    stream = sys.stderr if errors else sys.stdout
-    width = None if stream.isatty() else 120
-    return Console(file=stream, width=width, markup=False, highlight=False, emoji=False)
+    width = None if sys.stdout.isatty() else 120
+    return Page(width=width, markup=False, highlight=False, emoji=False)
 
 
 def draw_scan(console: Console, summary: Summary, *, everything: bool = False) -> None:
@@ -159,11 +166,6 @@ def draw_catalogue(console: Console, checks: Iterable[Check]) -> None:
 def moment(time: dt.datetime | None) -> str:
     """A time as a person reads it, in UTC as in Cloud Logging."""
     return f"{time:%Y-%m-%d %H:%M:%S}Z" if time else "never"
-
-
-def lines(texts: Iterable[str]) -> Iterator[Text]:
-    """Plain lines, with no markup read in them."""
-    return map(Text, texts)
 
 
 def _is_unicode(console: Console) -> bool:
