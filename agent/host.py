@@ -144,6 +144,24 @@ class Host:
             int(entry.name) for entry in self.entries("/proc") if entry.name.isascii() and entry.name.isdigit()
         )
 
+    def descriptors(self, pid: int) -> Iterator[str]:
+        """What each open file of a process is, as ``socket:[4711]``; those closed meanwhile are left out."""
+        path = f"/proc/{pid}/fd"
+        try:
+            folder = os.open(self.place(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                with os.scandir(folder) as names:
+                    for name in names:
+                        try:
+                            target = os.readlink(name.name, dir_fd=folder)
+                        except FileNotFoundError:
+                            continue
+                        yield target
+            finally:
+                os.close(folder)
+        except OSError as error:
+            raise _cannot(path, error) from error
+
     def run(self, command: Sequence[str], *, deadline: float, limit: int = MEBIBYTE) -> Answer:
         """Run a program by absolute path, without a shell or input, in a fixed environment and its own group.
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 import datetime as dt
 import functools
 import importlib.resources
-from typing import ClassVar, TypeVar
+from collections.abc import Mapping
+from typing import ClassVar, Literal, TypeVar
 
 import msgspec
 
-from agent.model import Table, Value
+from agent.model import Severity, Table, Value
 
 T = TypeVar("T", bound=Table)
 
@@ -71,18 +72,42 @@ class ImageLifecycle(Table, frozen=True, kw_only=True):
     families: tuple[ImageFamily, ...]
 
 
-class Service(Value, frozen=True, kw_only=True):
-    """A service that people run on GPU machines, known by its usual port or its command."""
+class ExpectedPort(Value, frozen=True, kw_only=True):
+    """A port that any good machine may show, as ``tcp/22``, and what holds it."""
 
+    port: str
+    holder: str
+
+
+class Service(Value, frozen=True, kw_only=True):
+    """A service that people run on GPU machines.
+
+    It is known by a process or program called as one of ``commands``, in which ``*`` stands for any text and may
+    match the program's whole path, or, less surely, by one of its usual ``ports`` if a process of its ``runtime``
+    listens there. ``risk`` is how bad it is to be reachable with the authentication that it has out of the box.
+    ``many_ports`` says that it opens more ports than can be named.
+    """
+
+    id: str
     name: str
-    ports: tuple[int, ...]
+    ports: tuple[str, ...] = ()
     commands: tuple[str, ...] = ()
-    risk: str
+    runtime: Literal["", "python", "node", "java"] = ""
+    many_ports: bool = False
+    risk: Severity
+    why: str
+    fix: str
+    source: str
 
 
 class Services(Table, frozen=True, kw_only=True):
-    """Services that hand out code execution or data when reachable, and ports that any VM has."""
+    """Services that hand out code execution or data when reachable, and ports that any VM has.
+
+    ``runtimes`` names the processes that run programs of a kind; ``proxies`` those that listen for containers.
+    """
 
     file: ClassVar[str] = "services"
-    expected: tuple[str, ...]
+    expected: tuple[ExpectedPort, ...]
+    runtimes: Mapping[str, tuple[str, ...]]
+    proxies: tuple[str, ...]
     services: tuple[Service, ...]
