@@ -14,7 +14,7 @@ from agent.diff import diff
 from agent.evaluate import evaluate
 from agent.facts.ports import Exposure, Listener, Listeners
 from agent.knowledge import Services
-from agent.model import Finding, Moment, Severity, Unknown
+from agent.model import Finding, Moment, Seen, Severity, Unknown
 
 SERVICES = knowledge.load(Services)
 ADDRESSES = {
@@ -196,11 +196,11 @@ def test_very_many_addresses_stay_one_line():
 def test_an_owner_that_cannot_be_seen_resolves_nothing_but_what_is_gone_is_resolved():
     moment = Moment(now=dt.datetime(2026, 11, 23, tzinfo=dt.timezone.utc))
     seen = Listeners(listeners=(a_listener("tcp/9999", process="jupyter-lab"), a_listener("tcp/5678", process="n8n")))
-    before = evaluate([service_exposed], {Listeners: seen}, Config(), moment)
+    before = evaluate([service_exposed], {Listeners: Seen(fact=seen, taken=moment.now)}, Config(), moment)
     unseen = Listeners(
         listeners=(a_listener("tcp/9999", process=""),), gaps=(Unknown(reason="not seen", scope="tcp/9999"),)
     )
-    after = evaluate([service_exposed], {Listeners: unseen}, Config(), moment)
+    after = evaluate([service_exposed], {Listeners: Seen(fact=unseen, taken=moment.now)}, Config(), moment)
     changes = diff(before[0].findings, after, ["service-exposed"])
     assert [(change.kind.value, change.finding.subject) for change in changes] == [("resolved", "tcp/5678")]
 
