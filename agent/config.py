@@ -43,6 +43,9 @@ class InstanceSection(Section, frozen=True, kw_only=True):
         Literal["auto", "always", "never"],
         _described('Ask the metadata server only on a Google machine ("auto"), "always" or "never".'),
     ] = "auto"
+    timeout_seconds: Annotated[
+        float, _described("How long all questions to the metadata server together may take.", gt=0, le=300)
+    ] = 10.0
 
 
 class ImageSection(Section, frozen=True, kw_only=True):
