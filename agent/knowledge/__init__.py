@@ -57,19 +57,31 @@ class DriverBranches(Table, frozen=True, kw_only=True):
 
 
 class ImageFamily(Value, frozen=True, kw_only=True):
-    """One Deep Learning VM image family, or all that contain ``match``, and its two dates."""
+    """The image families whose names have all these parts between hyphens, and their two dates."""
 
-    match: str
+    parts: tuple[str, ...]
     end_of_patch: dt.date
     end_of_availability: dt.date | None = None
 
 
+class RetiredLine(Value, frozen=True, kw_only=True):
+    """A whole line of image families, those whose names have any of these parts, that is no longer made."""
+
+    name: str
+    parts: tuple[str, ...]
+
+
 class ImageLifecycle(Table, frozen=True, kw_only=True):
-    """Deep Learning VM image families and when their patches and their availability end."""
+    """Deep Learning VM image families and when their patches and their availability end, and where images come from."""
 
     file: ClassVar[str] = "image_lifecycle"
     projects: tuple[str, ...]
+    workbench_projects: tuple[str, ...]
+    accelerator_projects: tuple[str, ...]
+    page_date: dt.date
+    current: tuple[str, ...]
     families: tuple[ImageFamily, ...]
+    retired: tuple[RetiredLine, ...]
 
 
 class ExpectedPort(Value, frozen=True, kw_only=True):
