@@ -16,7 +16,7 @@ from agent.evaluate import Facts, evaluate
 from agent.facts.image import Image, ImageName, image, parse_banner, parse_image_name
 from agent.facts.instance import Instance
 from agent.knowledge import ImageLifecycle
-from agent.model import CannotLookError, Judged, Moment, Unknown
+from agent.model import CannotLookError, Judged, Moment, Seen, Unknown
 from tests.fakes.trees import NOW, plant
 
 CHECKS = (image_end_of_patch, image_unsupported_line, image_old)
@@ -134,13 +134,17 @@ def from_image(name: str, project: str = "deeplearning-platform-release") -> Ins
     return Instance(on_google_cloud=True, image=f"projects/{project}/global/images/{name}" if name else "")
 
 
+def seen(instance: Instance | Unknown, marks: Image) -> Facts:
+    return {Instance: Seen(fact=instance, taken=NOW.now), Image: Seen(fact=marks, taken=NOW.now)}
+
+
 def findings(
     instance: Instance, marks: Image | None = None, *, moment: Moment = NOW, days: int = 120
 ) -> dict[str, Judged]:
     """What all checks say, by check."""
     outcomes = evaluate(
         CHECKS,
-        {Instance: instance, Image: marks or Image()},
+        seen(instance, marks or Image()),
         Config(image=ImageSection(maximum_age_days=days)),
         moment,
     )
@@ -244,13 +248,13 @@ def test_a_family_newer_than_the_table_is_unknown():
 @pytest.mark.parametrize("instance", [from_image(""), from_image("golden-7", "vision-lab")], ids=["none", "custom"])
 @pytest.mark.parametrize("marks", [Image(environment="common-cu113.m98"), Image(banner=True)], ids=["file", "banner"])
 def test_a_deep_learning_vm_of_which_no_image_is_known_is_unknown_to_every_check(instance, marks):
-    for outcome in evaluate(CHECKS, {Instance: instance, Image: marks}, Config(), NOW):
+    for outcome in evaluate(CHECKS, seen(instance, marks), Config(), NOW):
         (unknown,) = outcome.unknowns
         assert unknown.reason.startswith("this is a Deep Learning VM ")
 
 
 def test_without_the_metadata_server_every_check_is_unknown():
-    facts: Facts = {Instance: Unknown(reason="the metadata server gave no answer"), Image: Image()}
+    facts = seen(Unknown(reason="the metadata server gave no answer"), Image())
     assert all(outcome.unknowns for outcome in evaluate(CHECKS, facts, Config(), NOW))
 
 
