@@ -82,10 +82,9 @@ def _release(host: Host, name: str) -> dict[str, str]:
         start = host.read_start(f"{DIRECTORY}/{name}", limit=65536)
     except CannotLookError:
         return {}
-    found: list[tuple[str, str]] = re.findall(
-        r"^(Origin|Label|Suite|Codename|Date): *(.*?)\s*$", start.decode("utf-8", "backslashreplace"), re.MULTILINE
-    )
-    return dict(found)
+    text = start.decode("utf-8", "surrogateescape")
+    found: list[tuple[str, str]] = re.findall(r"^(Origin|Label|Suite|Codename|Date): *(.{0,100})", text, re.MULTILINE)
+    return {field: value.rstrip() for field, value in found}
 
 
 def _date(text: str) -> dt.datetime | None:
@@ -104,7 +103,7 @@ def _modified(host: Host, names: tuple[str, ...]) -> dt.datetime:
 def stanzas(host: Host, path: str) -> Iterator[bytes]:
     """The stanzas of a list, compressed or not. What is wrong with the file is an error at the place where it is."""
     try:
-        yield from debian_control.stanzas(_blocks(host, path))
+        yield from debian_control.stanzas(_blocks(host, path), path)
     except (EOFError, zlib.error, lzma.LZMAError) as error:
         raise CannotLookError(f"{shown(path)} cannot be decompressed: {error}") from error
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 
-from agent.host import MEBIBYTE
+from agent.host import MEBIBYTE, shown
 from agent.model import CannotLookError
 
 LARGEST_STANZA = 4 * MEBIBYTE
@@ -23,18 +23,18 @@ class TruncatedError(CannotLookError):
     """The file ends in the middle of a stanza, as after a full disk or a crash."""
 
 
-def stanzas(blocks: Iterable[bytes]) -> Iterator[bytes]:
-    """The stanzas of a file that comes in blocks; one that does not end where it should is an error at the end."""
+def stanzas(blocks: Iterable[bytes], path: str) -> Iterator[bytes]:
+    """The stanzas of a file that comes in blocks; ``path`` is for the errors, which come when all else is read."""
     rest = b""
     for block in blocks:
         *whole, rest = (rest + block).split(b"\n\n")
         if len(rest) > LARGEST_STANZA:
-            raise CannotLookError(f"a stanza is larger than {LARGEST_STANZA} bytes")
+            raise CannotLookError(f"{shown(path)} has a stanza of more than {LARGEST_STANZA} bytes")
         for stanza in whole:
             if stanza := stanza.strip(b"\n"):
                 yield stanza
     if rest.strip(b"\n"):
-        raise TruncatedError("it ends in the middle of a stanza")
+        raise TruncatedError(f"{shown(path)} ends in the middle of a stanza")
 
 
 def fields(stanza: bytes) -> dict[bytes, bytes]:

@@ -114,7 +114,7 @@ def parse_status(content: bytes) -> Packages:
     known: dict[str, Package] = {}
     gaps: list[Unknown] = []
     try:
-        for stanza in debian_control.stanzas([content]):
+        for stanza in debian_control.stanzas([content], STATUS):
             read = _package(debian_control.fields(stanza))
             if isinstance(read, Package) and known.setdefault(read.subject, read) is not read:
                 read = _unreadable(f"{read.name} for {read.architecture} a second time", read.subject)
@@ -123,7 +123,7 @@ def parse_status(content: bytes) -> Packages:
             if len(gaps) > _DAMAGE:
                 raise CannotLookError(f"{STATUS} is damaged: more than {_DAMAGE} stanzas cannot be read", _AUDIT)
     except debian_control.TruncatedError as error:
-        gaps.append(Unknown(reason=f"{STATUS}: {error.reason}", hint=_AUDIT))
+        gaps.append(Unknown(reason=error.reason, hint=_AUDIT))
     return Packages(packages=tuple(known[subject] for subject in sorted(known)), gaps=tuple(gaps))
 
 
