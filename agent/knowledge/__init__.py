@@ -123,3 +123,17 @@ class Services(Table, frozen=True, kw_only=True):
     runtimes: Mapping[str, tuple[str, ...]]
     proxies: tuple[str, ...]
     services: tuple[Service, ...]
+
+
+class ExposedPackage(Value, frozen=True, kw_only=True):
+    """Binary packages whose name matches ``match`` (a shell pattern), and what a flaw in them opens."""
+
+    match: str
+    reason: str
+
+
+class ExposedPackages(Table, frozen=True, kw_only=True):
+    """Debian packages that guard a border of the machine, so that their security updates are urgent."""
+
+    file: ClassVar[str] = "exposed_packages"
+    packages: tuple[ExposedPackage, ...]
