@@ -144,12 +144,13 @@ class Host:
             int(entry.name) for entry in self.entries("/proc") if entry.name.isascii() and entry.name.isdigit()
         )
 
-    def run(self, command: Sequence[str], *, deadline: float, limit: int = MEBIBYTE) -> Answer:
+    def run(self, command: Sequence[str], *, deadline: float, limit: int = MEBIBYTE, called: str = "") -> Answer:
         """Run a program by absolute path, without a shell or input, in a fixed environment and its own group.
 
-        Past ``deadline`` seconds, or ``limit`` bytes of output, the whole group is killed and it is an error.
+        Past ``deadline`` seconds, or ``limit`` bytes of output, the whole group is killed and it is an error, which
+        names the program as ``called``, or by its path.
         """
-        name = shown(command[0])
+        name = called or shown(command[0])
         if not PurePosixPath(command[0]).is_absolute():
             raise ValueError(f"programs are started by absolute path, not {command[0]!r}")
         try:
