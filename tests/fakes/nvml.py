@@ -11,6 +11,7 @@ import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -90,9 +91,9 @@ def machine(
     *,
     without: tuple[str, ...] = (),
     files: Mapping[str, str] | None = None,
-    **answers: str | bytes,
+    **answers: Any,
 ) -> Host:
-    """A machine with these GPUs, whose NVML is at LIBRARY; ``answers`` hold for all of them."""
+    """A machine with these GPUs, whose NVML is at LIBRARY; ``answers``, text or bytes, hold for all of them."""
     lines: dict[str, str | bytes] = {"count": str(len(gpus)), "driver": VERSION, **answers}
     for index, gpu in enumerate(gpus):
         said = {"uuid": uuid(index), "pci": f"0,{index},0", **gpu}
