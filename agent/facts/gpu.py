@@ -77,7 +77,10 @@ class DeviceNode(Value, frozen=True, kw_only=True):
 
 
 class Driver(Fact, frozen=True, kw_only=True):
-    """The NVIDIA driver and its GPUs, seen without opening any of them; ``module`` is None when none is loaded."""
+    """The NVIDIA driver and its GPUs, seen without opening any of them.
+
+    ``module`` is None when none is loaded; ``libraries`` come in the order in which they are looked for.
+    """
 
     gpus: tuple[PciGpu, ...] = ()
     module: Module | None = None

@@ -5,6 +5,7 @@ NVIDIA's own bindings load the library, which is compiled once from nvml.c and t
 
 from __future__ import annotations
 
+import atexit
 import functools
 import shutil
 import subprocess
@@ -55,6 +56,7 @@ def compiled(without: tuple[str, ...] = ()) -> Path:
     if not compiler:
         pytest.skip("no C compiler for the stand-in of NVML: apt-get install gcc")
     directory = Path(tempfile.mkdtemp(prefix="dlvmguard-nvml-"))
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
     script, library = directory / "symbols", directory / "libnvidia-ml.so.1"
     script.write_text("{ local: " + " ".join(f"{name};" for name in (*without, "none")) + " };")
     subprocess.run(
