@@ -163,14 +163,15 @@ class Host:
         except OSError as error:
             raise _cannot(path, error) from error
 
-    def run(self, command: Sequence[str], *, deadline: float, limit: int = MEBIBYTE) -> Answer:
+    def run(self, command: Sequence[str], *, deadline: float, limit: int = MEBIBYTE, called: str = "") -> Answer:
         """Run a program by absolute path, without a shell or input, in a fixed environment and its own group.
 
-        Past ``deadline`` seconds, or ``limit`` bytes of output, the whole group is killed and it is an error.
+        Past ``deadline`` seconds, or ``limit`` bytes of output, the whole group is killed and it is an error, which
+        names the program as ``called``, or by its path.
         """
         output, errors = bytearray(), bytearray()
         with _started(command) as process:
-            for pipe, piece in _pieces(process, name=shown(command[0]), deadline=deadline, limit=limit):
+            for pipe, piece in _pieces(process, name=called or shown(command[0]), deadline=deadline, limit=limit):
                 (output if pipe is process.stdout else errors).extend(piece)
         return Answer(status=process.returncode, output=bytes(output), errors=bytes(errors[:4096]))
 

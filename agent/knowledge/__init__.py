@@ -49,11 +49,28 @@ class PythonReleases(Table, frozen=True, kw_only=True):
     releases: tuple[Support, ...]
 
 
+class DriverBranch(Value, frozen=True, kw_only=True):
+    """One branch, as ``580``: its end of life and the version that has all fixes of the newest bulletin."""
+
+    name: str
+    end: dt.date | None = None
+    fixed: str = ""
+
+
+class Bulletin(Value, frozen=True, kw_only=True):
+    """A security bulletin."""
+
+    id: str
+    published: dt.date
+    url: str
+
+
 class DriverBranches(Table, frozen=True, kw_only=True):
-    """NVIDIA data-centre driver branches, as ``580``, with the end of life where one is published."""
+    """NVIDIA driver branches for Linux and the newest security bulletin about them."""
 
     file: ClassVar[str] = "driver_branches"
-    branches: tuple[Support, ...]
+    bulletin: Bulletin
+    branches: tuple[DriverBranch, ...]
 
 
 class ImageFamily(Value, frozen=True, kw_only=True):
