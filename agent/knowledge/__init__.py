@@ -111,3 +111,20 @@ class Services(Table, frozen=True, kw_only=True):
     runtimes: Mapping[str, tuple[str, ...]]
     proxies: tuple[str, ...]
     services: tuple[Service, ...]
+
+
+class ModelPlace(Value, frozen=True, kw_only=True):
+    """A place where models are usually kept; the file says what the fields mean."""
+
+    path: str
+    why: str
+    each: str = ""
+    holding: bool = False
+
+
+class ModelPlaces(Table, frozen=True, kw_only=True):
+    """Well-known places of models, and the suffixes by which a model file is known elsewhere."""
+
+    file: ClassVar[str] = "model_places"
+    suffixes: tuple[str, ...]
+    places: tuple[ModelPlace, ...]
