@@ -235,6 +235,25 @@ def test_many_unread_files_are_one_gap_for_their_directory(tmp_path, config):
     assert (gap.scope, "30 files" in gap.reason) == ("/models/a", True)
 
 
+def test_more_names_than_one_scan_may_list_are_said_and_approved_directories_come_first(
+    tmp_path, config, state, monkeypatch
+):
+    host = plant(tmp_path / "root", {"/models/a/w.bin": b"1", "/models/b/w.bin": b"1", "/models/c/w.bin": b"1"})
+    approve("/models/b", state, host=host)
+    monkeypatch.setattr("agent.integrity.reading.ENTRIES_PER_SCAN", 2)
+    fact = models(host, config)
+    assert list(paths(fact)) == ["/models/a", "/models/b"]
+    assert {gap.scope for gap in fact.gaps} == {"/models/a", "/models/c"}
+
+
+def test_what_was_seen_in_directories_that_are_gone_is_forgotten(host, config, state):
+    models(host, config)
+    assert len(state.names(f"{state.models}/seen")) == 1
+    os.rename(host.place("/models"), host.place("/elsewhere"))
+    models(host, config)
+    assert state.names(f"{state.models}/seen") == []
+
+
 def test_progress_is_told(tmp_path, config, host):
     told: list[str] = []
     models(Host(host.root, progress=told.append), config)
@@ -352,13 +371,13 @@ def test_loops_and_broken_links_in_well_known_places_are_passed_over(tmp_path, c
 
 
 def test_an_interrupt_keeps_what_was_read_and_the_next_scan_continues(tmp_path, host, config, state):
-    os.truncate(host.place("/models/llama/weights.bin"), 1 << 30)
+    os.truncate(host.place("/models/llama/weights.bin"), 1 << 40)
     program = """
 import sys
 from agent.config import Config, ModelsSection
 from agent.facts.models import models
 from agent.host import Host
-config = Config(state_directory=sys.argv[2], models=ModelsSection(hash_bytes_per_scan=1 << 40))
+config = Config(state_directory=sys.argv[2], models=ModelsSection(hash_bytes_per_scan=1 << 50))
 models(Host(sys.argv[1], progress=lambda text: print(text, flush=True)), config)
 """
     with subprocess.Popen(

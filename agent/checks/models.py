@@ -140,7 +140,7 @@ def model_directory_writable(models: Models) -> Iterator[Finding]:
         if directory.writable:
             first = posixpath.normpath(posixpath.join(directory.path, directory.writable[0]))
             more = f" and {directory.writable_count - 1} more" if directory.writable_count > 1 else ""
-            # What lies above, if anything, sorts first, and is not below the directory.
+            # What lies above, if anything, is named first.
             above = not f"{first}/".startswith(f"{directory.path}/")
             yield Finding(
                 subject=directory.path,

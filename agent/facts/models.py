@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import posixpath
 import stat
@@ -21,7 +22,7 @@ from agent.state import State, StateError
 
 NAMED = 1_000
 """Differences of one directory that are named one by one; a directory with more was replaced, not tampered with."""
-_NAMED_GAPS = 20
+_NAMED_FEW = 20
 
 
 class ModelApproval(Value, frozen=True, kw_only=True):
@@ -35,8 +36,8 @@ class ModelApproval(Value, frozen=True, kw_only=True):
 class ModelDirectory(Value, frozen=True, kw_only=True):
     """A directory of models. ``digest`` is that of its manifest, empty while some of it is unread.
 
-    ``writable`` are the first of the paths in it, or above it, that any user may write, ``.`` for itself;
-    ``writable_count`` is how many there are. ``misnamed`` are blobs whose content is not what their name says.
+    ``writable`` are the first paths that any user may write: absolute ones above it, then those in it, ``.`` for
+    itself; ``writable_count`` is how many there are. ``misnamed`` are blobs whose content is not what their name says.
     """
 
     path: str
@@ -93,6 +94,7 @@ class _Look:
         self.damaged: list[DamagedApproval] = []
         self.approvals_read = True
         self.reader = reading.Reader(budget=self.settings.hash_bytes_per_scan)
+        self.names_left = reading.ENTRIES_PER_SCAN
         self._unusable: dict[str, str] = {}  # approval file to reason
         self._approved: dict[str, Approval] = {}
         # A user without approvals of their own goes by those of the installed agent, where they may read them.
@@ -134,17 +136,19 @@ class _Look:
 
     def _report_damaged(self) -> None:
         """Say which approvals cannot be used, by directory where it is one that we know."""
-        files = {approval.approved_path(shown(path), self.state): shown(path) for path in self._known}
+        names = {posixpath.basename(approval.approved_path(shown(path), self.state)): path for path in self._known}
         for path, reason in self._unusable.items():
-            subject = files.get(path, path)
-            self.damaged.append(DamagedApproval(subject=subject, reason=reason))
-            self.gaps.append(Unknown(reason=reason, scope=files.get(path, "")))
+            directory = shown(names.get(posixpath.basename(path), ""))
+            self.damaged.append(DamagedApproval(subject=directory or path, reason=reason))
+            self.gaps.append(Unknown(reason=reason, scope=directory))
 
     def all(self) -> Iterator[ModelDirectory]:
         """Every directory, those approved first, so that what may be read in one scan is spent on them."""
         for path in sorted(self._known, key=lambda each: (each not in self._approved, each)):
             if directory := self._at(self._known[path]):
                 yield directory
+        with contextlib.suppress(StateError):  # where nothing can be kept, nothing can be forgotten; that is said
+            approval.forget_seen(map(shown, self._known), self.state)
 
     def _at(self, place: Place) -> ModelDirectory | None:
         approved = self._approved.get(place.path)
@@ -165,7 +169,8 @@ class _Look:
     def _inside(self, top: int, place: Place, approved: Approval | None) -> ModelDirectory | None:
         name = shown(place.path)
         last = self._last(name)
-        found = reading.listing(top, last)
+        found = reading.listing(top, last, limit=self.names_left)
+        self.names_left -= found.names
         if place.suffixes and not any(path.lower().endswith(place.suffixes) for path in found.records):
             self._cannot_judge(name, found.unread)
             return None
@@ -173,12 +178,13 @@ class _Look:
         self._cannot_judge(name, unread)
         differences: tuple[Difference, ...] = ()
         if approved:
-            differences = compare(approved.manifest, manifest)
+            differences = tuple(sorted(compare(approved.manifest, manifest), key=_worst_first))
             self._cannot_judge(name, list(self._leading_out(manifest)))
-            if len(differences) > NAMED:
-                reason = f"{name} differs from what was approved in {len(differences)} files; {NAMED} are named"
-                self.gaps.append(Unknown(reason=reason, scope=name))
-        writable = [*self._writable_above(place.path), *found.writable]
+        wrong = tuple(misnamed(manifest.files))
+        if len(differences) > NAMED or len(wrong) > NAMED:
+            reason = f"{name} is wrong in {max(len(differences), len(wrong))} files; {NAMED} of them are named"
+            self.gaps.append(Unknown(reason=reason, scope=name))
+        writable = [*self._writable_above(place.path), *sorted(found.writable)]
         regular = [record for record in manifest.files if record.kind == "file"]
         return ModelDirectory(
             path=name,
@@ -187,11 +193,11 @@ class _Look:
             bytes=sum(record.size for record in regular),
             hashed=sum(not record.unread for record in regular),
             digest=manifest.digest,
-            writable=tuple(sorted(writable)[:_NAMED_GAPS]),
+            writable=tuple(writable[:_NAMED_FEW]),
             writable_count=len(writable),
-            misnamed=tuple(misnamed(manifest.files))[:NAMED],
+            misnamed=wrong[:NAMED],
             approval=_approval(approved) if approved else None,
-            differences=tuple(sorted(differences, key=_worst_first)[:NAMED]),
+            differences=differences[:NAMED],
         )
 
     def _read(self, top: int, name: str, found: Listing, last: Manifest | None) -> tuple[Manifest, list[Unread]]:
@@ -225,7 +231,7 @@ class _Look:
 
     def _cannot_judge(self, name: str, unread: list[Unread]) -> None:
         """Make gaps of what was not read: one a file while they are few, else one for the directory."""
-        if len(unread) <= _NAMED_GAPS:
+        if len(unread) <= _NAMED_FEW:
             for each in unread:
                 scope = posixpath.join(name, each.path) if each.path else name
                 self.gaps.append(Unknown(reason=f"{scope}: {each.reason}", hint=each.hint, scope=scope))

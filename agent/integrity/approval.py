@@ -11,7 +11,7 @@ import datetime as dt
 import hashlib
 import os
 import pwd
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import msgspec
 
@@ -175,6 +175,14 @@ def seen(directory: str, state: State) -> Manifest | None:
 def save_seen(manifest: Manifest, state: State) -> None:
     """Keep what was seen."""
     state.write(_seen_path(manifest.directory, state), msgspec.json.encode(manifest))
+
+
+def forget_seen(known: Iterable[str], state: State) -> None:
+    """Remove what was seen in directories other than these, which are gone; users make and remove them at will."""
+    kept = {_seen_path(directory, state) for directory in known}
+    for name in state.names(f"{state.models}/seen"):
+        if (path := f"{state.models}/seen/{name}") not in kept:
+            state.remove(path)
 
 
 def approved_path(directory: str, state: State) -> str:

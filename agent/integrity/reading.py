@@ -6,7 +6,7 @@ that changes while it is read has no digest rather than a wrong one.
 
 A file whose size, times, inode and device are those of the last reading is not read again. This trusts the change
 time (ctime): no program can set it, but whoever can set the clock, write to the raw disk, or keeps a writable
-mapping of the file open can leave it as it was. A manifest without its files (approve) always reads everything.
+mapping of the file open can leave it as it was. Approving a directory always reads everything.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import itertools
 import os
 import stat
 import time
@@ -28,6 +29,8 @@ from agent.model import AbsentError, CannotLookError, Value
 
 ENTRIES = 200_000
 """Names listed in one model directory; a record takes about 400 bytes of memory."""
+ENTRIES_PER_SCAN = 1_000_000
+"""Names listed in all of them, which is some ten seconds of one core: users make directories as they like."""
 DEPTH = 64
 """Levels listed, each of which holds a directory open; usual limits allow 1,024 open files."""
 BUFFER = 8 << 20
@@ -70,6 +73,7 @@ class Listing(NamedTuple):
     unread: list[Unread]
     unseen: list[str]
     writable: list[str]
+    names: int = 0
 
     def manifest(self, directory: str) -> Manifest:
         """What is known of these files now."""
@@ -107,16 +111,17 @@ def _descend(handle: int, path: str) -> int:
     return handle
 
 
-def listing(top: int, known: Manifest | None = None) -> Listing:
+def listing(top: int, known: Manifest | None = None, *, limit: int = ENTRIES_PER_SCAN) -> Listing:
     """Everything below an open directory, without reading or following anything.
 
     What is as it was in the ``known`` manifest keeps its record, digest included.
     """
+    limit = min(limit, ENTRIES)
     found = Listing(time.time_ns(), records={}, waiting=[], unread=[], unseen=[], writable=[])
     read = _still_certain(known) if known else {}
     if _may_be_written(os.fstat(top).st_mode):
         found.writable.append(".")
-    left = ENTRIES
+    left = limit
     levels: list[_Level] = []
     try:
         try:
@@ -146,9 +151,9 @@ def listing(top: int, known: Manifest | None = None) -> Listing:
             os.close(level.handle)
     if left <= 0:
         found.unseen.append("")
-        found.unread.append(Unread(path="", reason=f"holds {ENTRIES} names or more; only these were looked at"))
+        found.unread.append(Unread(path="", reason=f"only the first {limit} names were looked at"))
     found.waiting.sort(key=lambda each: each.path)
-    return found
+    return found._replace(names=limit - left)
 
 
 class _Level(NamedTuple):
@@ -179,7 +184,7 @@ def _list(found: Listing, level: _Level, read: dict[str, FileRecord], left: int)
     prefix = shown(level.prefix)
     count = 0
     with os.scandir(level.handle) as names:
-        for count, entry in enumerate(names, 1):
+        for count, entry in enumerate(itertools.islice(names, left), 1):
             try:
                 status = entry.stat(follow_symlinks=False)
                 path = prefix + shown(entry.name)
@@ -193,8 +198,6 @@ def _list(found: Listing, level: _Level, read: dict[str, FileRecord], left: int)
                 pass  # gone since the directory was read, as if it had never been
             except OSError as error:
                 _not_listed(found, level.prefix + entry.name, _reason(error), _hint(error))
-            if count >= left:
-                break
     level.below.sort(reverse=True)
     return count
 
@@ -327,7 +330,9 @@ class Reader:
     def _postponed(self, file: Waiting) -> Unread:
         if self.budget and file.size > self.budget and file.allocated * 2 < file.size:
             return Unread(path=file.path, reason="mostly holes, and larger than one scan may read")
-        return Unread(path=file.path, reason="not read yet; the next scan continues", postponed=file.size)
+        return Unread(
+            path=file.path, reason=f"{file.size} bytes not read yet; the next scan continues", postponed=file.size
+        )
 
 
 def _open_file(top: int, raw: str) -> int:
