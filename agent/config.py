@@ -108,7 +108,10 @@ class ModelsSection(Section, frozen=True, kw_only=True):
     ] = ()
     discover: Annotated[bool, _described("Look for models in well-known places such as Hugging Face caches.")] = True
     hash_bytes_per_scan: Annotated[
-        int, _described("At most this many bytes are read in one scan; the rest waits for the next.", ge=0)
+        int,
+        _described(
+            "At most this many bytes are read in one scan, or one larger file; the rest waits for the next.", ge=0
+        ),
     ] = 20 << 30
 
 

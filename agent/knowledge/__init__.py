@@ -154,3 +154,20 @@ class ExposedPackages(Table, frozen=True, kw_only=True):
 
     file: ClassVar[str] = "exposed_packages"
     packages: tuple[ExposedPackage, ...]
+
+
+class ModelPlace(Value, frozen=True, kw_only=True):
+    """A place where models are usually kept; the file says what the fields mean."""
+
+    path: str
+    why: str
+    each: str = ""
+    holding: bool = False
+
+
+class ModelPlaces(Table, frozen=True, kw_only=True):
+    """Well-known places of models, and the suffixes by which a model file is known elsewhere."""
+
+    file: ClassVar[str] = "model_places"
+    suffixes: tuple[str, ...]
+    places: tuple[ModelPlace, ...]
