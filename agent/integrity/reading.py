@@ -126,7 +126,7 @@ def listing(top: int, known: Manifest | None = None, *, limit: int = ENTRIES_PER
     try:
         try:
             levels.append(_Level(os.open(".", _LIST, dir_fd=top), "", []))
-            left -= _list(found, levels[-1], read, left)
+            left = _list(found, levels[-1], read, left)
         except OSError as error:
             _not_listed(found, "", _reason(error), _hint(error))
         while levels and left > 0:
@@ -141,7 +141,7 @@ def listing(top: int, known: Manifest | None = None, *, limit: int = ENTRIES_PER
                 continue
             try:
                 levels.append(_Level(os.open(name, _LIST, dir_fd=level.handle), f"{path}/", []))
-                left -= _list(found, levels[-1], read, left)
+                left = _list(found, levels[-1], read, left)
             except FileNotFoundError:
                 pass  # gone since the directory above was read
             except OSError as error:
@@ -180,38 +180,35 @@ def _not_listed(found: Listing, path: str, reason: str, hint: str = "") -> None:
 
 
 def _list(found: Listing, level: _Level, read: dict[str, FileRecord], left: int) -> int:
-    """Add the names of one open directory to what was found, at most ``left``; how many there were."""
+    """Add the names of one open directory to what was found, at most ``left``; how many of those are left."""
     prefix = shown(level.prefix)
-    count = 0
     with os.scandir(level.handle) as names:
-        for count, entry in enumerate(itertools.islice(names, left), 1):
+        for entry in itertools.islice(names, left):
+            left -= 1
             try:
-                status = entry.stat(follow_symlinks=False)
-                path = prefix + shown(entry.name)
-                if stat.S_ISDIR(status.st_mode):
-                    level.below.append(entry.name)
-                else:
-                    _note(found, level, entry.name, path, status, read.get(path))
-                if _may_be_written(status.st_mode):
-                    found.writable.append(path)
-            except FileNotFoundError:
-                pass  # gone since the directory was read, as if it had never been
+                _add(found, level, prefix, entry, read)
             except OSError as error:
-                _not_listed(found, level.prefix + entry.name, _reason(error), _hint(error))
+                if error.errno != errno.ENOENT:  # gone since the directory was read, as if it had never been
+                    _not_listed(found, level.prefix + entry.name, _reason(error), _hint(error))
     level.below.sort(reverse=True)
-    return count
+    return left
 
 
-def _note(
-    found: Listing, level: _Level, name: str, path: str, status: os.stat_result, known: FileRecord | None
-) -> None:
-    if known is not None and _is_unchanged(known, status):
+def _add(found: Listing, level: _Level, prefix: str, entry: os.DirEntry[str], read: dict[str, FileRecord]) -> None:
+    name, status = entry.name, entry.stat(follow_symlinks=False)
+    mode, path = status.st_mode, prefix + shown(name)
+    known = read.get(path)
+    if stat.S_ISDIR(mode):
+        level.below.append(name)
+    elif known is not None and _is_unchanged(known, status):
         found.records[path] = known
-        return
-    target = shown(os.readlink(name, dir_fd=level.handle)) if stat.S_ISLNK(status.st_mode) else ""
-    found.records[path] = _record(path, status, target)
-    if stat.S_ISREG(status.st_mode):
-        found.waiting.append(Waiting(level.prefix + name, path, status.st_size, status.st_blocks * 512))
+    else:
+        target = shown(os.readlink(name, dir_fd=level.handle)) if stat.S_ISLNK(mode) else ""
+        found.records[path] = _record(path, status, target)
+        if stat.S_ISREG(mode):
+            found.waiting.append(Waiting(level.prefix + name, path, status.st_size, status.st_blocks * 512))
+    if _may_be_written(mode):
+        found.writable.append(path)
 
 
 def _is_unchanged(known: FileRecord, status: os.stat_result) -> bool:
