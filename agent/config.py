@@ -146,6 +146,9 @@ class Config(Section, frozen=True, kw_only=True):
         str, _described("Where the state lives; empty: /var/lib/dlvmguard, or the user's own.", pattern=r"^([/~].*)?$")
     ] = ""
     fail_on: Annotated[Severity, _described("`scan` exits 1 when a finding is this bad or worse.")] = Severity.HIGH
+    stale_after_hours: Annotated[
+        int, _described("What was looked at longer ago than this is shown as stale.", ge=1, le=24 * 365)
+    ] = 26
     instance: InstanceSection = InstanceSection()
     image: ImageSection = ImageSection()
     packages: PackagesSection = PackagesSection()
@@ -229,7 +232,7 @@ def _description(hint: Any) -> str:
     text = next(meta.description for meta in hint.__metadata__ if isinstance(meta, Meta) and meta.description)
     kind = typing.get_args(hint)[0]
     bounds = [
-        f"{word} {getattr(meta, name):g}"
+        f"{word} {getattr(meta, name)}"
         for meta in hint.__metadata__
         for name, word in (("ge", "at least"), ("gt", "more than"), ("le", "at most"))
         if getattr(meta, name) is not None

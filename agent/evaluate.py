@@ -7,9 +7,9 @@ from typing import Any
 
 from agent import knowledge
 from agent.config import Config
-from agent.model import Check, Fact, Finding, Judged, Moment, Outcome, Table, Unknown, attempt
+from agent.model import Check, Fact, Finding, Judged, Moment, Outcome, Seen, Table, Unknown, attempt
 
-Facts = Mapping[type, Fact | Unknown]
+Facts = Mapping[type[Fact], Seen]
 """What was looked at, by the type of the fact. A type that is missing was not looked at this time."""
 
 
@@ -27,16 +27,17 @@ def evaluate(checks: Iterable[Check], facts: Facts, config: Config, moment: Mome
 
 
 def _judged(check: Check, facts: Facts, config: Config, moment: Moment) -> Outcome:
-    needed = {name: facts[kind] for name, kind in check.needs.items() if issubclass(kind, Fact)}
-    missing = tuple(fact for fact in needed.values() if isinstance(fact, Unknown))
+    seen = {name: facts[kind] for name, kind in check.needs.items() if issubclass(kind, Fact)}
+    taken = min((each.taken for each in seen.values()), default=moment.now)
+    missing = tuple(each.fact for each in seen.values() if isinstance(each.fact, Unknown))
     if missing:
-        return Outcome(check=check.id, unknowns=missing)
-    supplied = {**needed, **_supplied(check, config, moment)}
+        return Outcome(check=check.id, taken=taken, unknowns=missing)
+    supplied = {name: each.fact for name, each in seen.items()} | _supplied(check, config, moment)
     findings = attempt(lambda: _completed(check, check.judge(**supplied)), what=f"check {check.id}")
     if isinstance(findings, Unknown):
-        return Outcome(check=check.id, unknowns=(findings,))
-    gaps = tuple(gap for fact in needed.values() if isinstance(fact, Fact) for gap in fact.gaps)
-    return Outcome(check=check.id, findings=findings, unknowns=gaps)
+        return Outcome(check=check.id, taken=taken, unknowns=(findings,))
+    gaps = tuple(gap for each in seen.values() if isinstance(each.fact, Fact) for gap in each.fact.gaps)
+    return Outcome(check=check.id, taken=taken, findings=findings, unknowns=gaps)
 
 
 def _supplied(check: Check, config: Config, moment: Moment) -> dict[str, Any]:

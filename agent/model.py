@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import enum
+import hashlib
 import inspect
 import typing
 from collections.abc import Callable, Iterable, Mapping
@@ -116,6 +117,13 @@ class Fact(Value, frozen=True, kw_only=True):
     gaps: tuple[Unknown, ...] = ()
 
 
+class Seen(Value, frozen=True, kw_only=True):
+    """A fact, or why there is none, and when the look was taken."""
+
+    fact: Fact | Unknown
+    taken: dt.datetime
+
+
 class Moment(Value, frozen=True, kw_only=True):
     """The time at which the facts are judged, so that checks need no clock."""
 
@@ -155,15 +163,26 @@ class Judged(Finding, frozen=True, kw_only=True):
         """The identity."""
         return (self.check, self.subject)
 
+    @property
+    def id(self) -> str:
+        """The identity as a short name to type."""
+        return short_id(self.key)
+
 
 Key = tuple[str, str]
 """(check id, subject)."""
 
 
+def short_id(key: Key) -> str:
+    """An identity as ten hexadecimal digits."""
+    return hashlib.sha256("\0".join(key).encode()).hexdigest()[:10]
+
+
 class Outcome(Value, frozen=True, kw_only=True):
-    """What one check said. No findings and no unknowns is a pass."""
+    """What one check said about facts of which the oldest was seen at ``taken``. Nothing at all is a pass."""
 
     check: str
+    taken: dt.datetime
     findings: tuple[Judged, ...] = ()
     unknowns: tuple[Unknown, ...] = ()
 
@@ -204,7 +223,7 @@ class Probe(Value, Generic[T], frozen=True, kw_only=True):
 
     name: str
     topic: str
-    fact: type
+    fact: type[Fact]
     network: bool
     title: str
     look: Callable[..., T]

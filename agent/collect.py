@@ -1,0 +1,115 @@
+"""Looking: run the probes, one after the other, and keep what they saw as one snapshot."""
+
+from __future__ import annotations
+
+import datetime as dt
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import msgspec
+
+from agent import __version__
+from agent.config import Config
+from agent.evaluate import Facts
+from agent.host import Host
+from agent.model import Fact, Probe, Seen, Unknown, Value, attempt
+from agent.state import StateError
+
+
+class Look(Value, frozen=True, kw_only=True):
+    """What one probe saw, when, and how long it took."""
+
+    probe: Probe[Any]
+    taken: dt.datetime
+    seconds: float
+    fact: Fact | Unknown
+
+    @property
+    def unknowns(self) -> tuple[Unknown, ...]:
+        """What it could not see: everything, or the gaps of what it saw."""
+        return (self.fact,) if isinstance(self.fact, Unknown) else self.fact.gaps
+
+
+def collect(
+    probes: Iterable[Probe[Any]], host: Host, config: Config, *, before: Callable[[Probe[Any]], None] | None = None
+) -> tuple[Look, ...]:
+    """Run the probes; one that fails is an Unknown and stops no other. ``before`` is told what comes next."""
+    looks = []
+    for probe in probes:
+        if before:
+            before(probe)
+        looks.append(_look(probe, host, config))
+    return tuple(looks)
+
+
+def _look(probe: Probe[Any], host: Host, config: Config) -> Look:
+    taken, start = dt.datetime.now(dt.timezone.utc), time.monotonic()
+    fact = attempt(lambda: probe.look(host, config), what=f"probe {probe.name}")
+    return Look(probe=probe, taken=taken, seconds=time.monotonic() - start, fact=fact)
+
+
+def facts(looks: Iterable[Look]) -> Facts:
+    """What was seen, as the checks ask for it."""
+    return {look.probe.fact: Seen(fact=look.fact, taken=look.taken) for look in looks}
+
+
+_NOTHING = msgspec.Raw(b"null")
+
+
+class _Saved(Value, frozen=True, kw_only=True):
+    """A look as it is kept in a file. Exactly one of ``fact`` and ``unknown`` is not null."""
+
+    probe: str
+    topic: str
+    taken: dt.datetime
+    seconds: float
+    fact: msgspec.Raw = _NOTHING
+    unknown: Unknown | None = None
+
+
+class _Snapshot(Value, frozen=True, kw_only=True):
+    """The file that one side hands to the other."""
+
+    agent_version: str
+    looks: tuple[_Saved, ...]
+
+
+def encode(looks: Iterable[Look]) -> bytes:
+    """A snapshot as JSON."""
+    saved = tuple(
+        _Saved(
+            probe=look.probe.name,
+            topic=look.probe.topic,
+            taken=look.taken,
+            seconds=round(look.seconds, 6),
+            fact=_NOTHING if isinstance(look.fact, Unknown) else msgspec.Raw(msgspec.json.encode(look.fact)),
+            unknown=look.fact if isinstance(look.fact, Unknown) else None,
+        )
+        for look in looks
+    )
+    return msgspec.json.encode(_Snapshot(agent_version=__version__, looks=saved))
+
+
+def decode(text: bytes, probes: Sequence[Probe[Any]]) -> tuple[Look, ...]:
+    """A snapshot back as looks; of a probe that does not exist (any more) nothing comes back.
+
+    Raises:
+        StateError: the file is no snapshot.
+    """
+    try:
+        snapshot = msgspec.json.decode(text, type=_Snapshot)
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise StateError(f"the snapshot of facts is damaged: {error}") from error
+    by_name = {probe.name: probe for probe in probes}
+    return tuple(_restored(saved, by_name[saved.probe]) for saved in snapshot.looks if saved.probe in by_name)
+
+
+def _restored(saved: _Saved, probe: Probe[Any]) -> Look:
+    fact: Fact | Unknown
+    try:
+        fact = saved.unknown or msgspec.json.decode(saved.fact, type=probe.fact)
+    except (msgspec.MsgspecError, ValueError) as error:
+        # Seen by another version of dlvmguard, whose facts had another shape: not seen, for us.
+        fact = Unknown(reason=f"what {probe.name} saw cannot be read back: {error}", hint="Scan again.")
+    return Look(probe=probe, taken=saved.taken, seconds=saved.seconds, fact=fact)

@@ -1,0 +1,147 @@
+"""How things stand, from memory alone: the value, and how it looks in a terminal and as JSON."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.padding import Padding
+from rich.text import Text
+
+from agent.ledger import Look, OpenFinding
+from agent.model import Check, Duty, Event, Severity, Unknown, Value
+from agent.outbox import Progress
+from agent.views import data
+from agent.views.summary import counted, in_words
+from agent.views.text import event_line, moment, unknowns_table
+
+
+class Status(Value, frozen=True, kw_only=True):
+    """What the ledger knows."""
+
+    agent_version: str
+    ledger: str
+    now: dt.datetime
+    stale_after: dt.timedelta
+    checks: Mapping[str, Check]
+    open: tuple[OpenFinding, ...]
+    newest: tuple[Event, ...]
+    looks: tuple[Look, ...]
+    unknown: Mapping[str, tuple[Unknown, ...]]
+    deliveries: tuple[Progress, ...]
+
+    def is_stale(self, look: Look) -> bool:
+        """Whether a topic was looked at too long ago to rely on."""
+        return self.now - look.taken > self.stale_after
+
+    def duty(self, found: OpenFinding) -> Duty | None:
+        """The duty that a finding belongs to; none once its check is gone."""
+        check = self.checks.get(found.finding.check)
+        return check.duty if check else None
+
+
+def as_data(status: Status) -> dict[str, Any]:
+    """As ``dlvmguard status --format json`` prints it."""
+    found = [each.finding for each in status.open]
+    duties = {duty: [each.finding for each in status.open if status.duty(each) is duty] for duty in Duty}
+    return {
+        "schema": "dlvmguard.status/1",
+        "agent_version": status.agent_version,
+        "ledger": status.ledger,
+        "taken": status.now,
+        "open": _numbers(counted(found)),
+        "open_by_duty": {duty.value: _numbers(counted(under)) for duty, under in duties.items()},
+        "findings": [{**data.finding(each.finding, status.checks), "since": each.since} for each in status.open],
+        "newest": [data.event(each, status.checks) for each in status.newest],
+        "topics": [
+            {
+                "topic": each.topic,
+                "taken": each.taken,
+                "stale": status.is_stale(each),
+                "unknown": data.unknowns(each.unknowns),
+            }
+            for each in status.looks
+        ],
+        "unknown_checks": sorted(status.unknown),
+        "deliveries": [
+            {
+                "sink": each.sink,
+                "waiting": each.waiting,
+                "waiting_since": each.waiting_since,
+                "rejected": each.rejected,
+                "delivered": each.delivered,
+                "tried": each.tried,
+                "problem": each.problem,
+                "advice": each.advice,
+            }
+            for each in status.deliveries
+        ],
+    }
+
+
+def _numbers(counts: Mapping[Severity, int]) -> dict[str, int]:
+    return {severity.value: counts.get(severity, 0) for severity in Severity}
+
+
+def draw(console: Console, status: Status) -> None:
+    """One page."""
+    found = [each.finding for each in status.open]
+    console.print(Text.assemble((f"dlvmguard {status.agent_version}", "bold"), f"   {status.ledger}"))
+    console.print()
+    console.print(Text.assemble(("Open findings", "bold underline"), f"   {in_words(counted(found)) or 'none'}"))
+    for duty in Duty:
+        under = [each.finding for each in status.open if status.duty(each) is duty]
+        if under:
+            console.print(Padding(Text(f"{duty.title + ':':<34} {in_words(counted(under))}"), (0, 0, 0, 2)))
+    _draw_newest(console, status)
+    _draw_looks(console, status)
+    _draw_deliveries(console, status)
+
+
+def _draw_newest(console: Console, status: Status) -> None:
+    if not status.newest:
+        return
+    console.print()
+    console.print(Text("Newest changes", style="bold underline"))
+    for event in status.newest:
+        console.print(Padding(event_line(event), (0, 0, 0, 2)))
+
+
+def _draw_looks(console: Console, status: Status) -> None:
+    console.print()
+    console.print(Text("Last looked at", style="bold underline"))
+    for look in status.looks:
+        line = Text(f"  {look.topic:<12}{moment(look.taken)}  {_ago(status.now - look.taken)}")
+        if status.is_stale(look):
+            line.append("  stale: scan again", style="yellow")
+        console.print(line)
+    named = [(look.topic, unknown) for look in status.looks for unknown in look.unknowns]
+    if named:
+        console.print()
+        affected = f"{len(status.unknown)} of {len(status.checks)} checks could not judge everything"
+        console.print(Text.assemble(("Unknown", "bold underline"), f"   {affected}"))
+        console.print(Padding(unknowns_table(named, everything=False), (0, 0, 0, 2)))
+
+
+def _draw_deliveries(console: Console, status: Status) -> None:
+    console.print()
+    console.print(Text("Shipping", style="bold underline"))
+    if not status.deliveries:
+        console.print(Text("  nowhere: no sink is configured, and this is no Google Cloud machine"))
+    for each in status.deliveries:
+        waiting = f"{each.waiting} waiting since {moment(each.waiting_since)}" if each.waiting else "nothing waiting"
+        refused = f", {each.rejected} refused for good" if each.rejected else ""
+        console.print(Text(f"  {each.sink:<14}{waiting}{refused}; last delivered {moment(each.delivered)}"))
+        if each.problem:
+            advice = f" ({each.advice})" if each.advice else ""
+            console.print(Text(f"  {'':<14}{moment(each.tried)}: {each.problem}{advice}", style="yellow"))
+
+
+def _ago(age: dt.timedelta) -> str:
+    seconds = max(0, int(age.total_seconds()))
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= length:
+            return f"{seconds // length} {unit} ago"
+    return f"{seconds} s ago"
