@@ -98,8 +98,8 @@ prepare() {
         exec 9<&-
         return
     fi
-    claim
     find_python
+    claim
     say "Making $environment with $python (about half a minute, longer on a slow network) ..."
     tick_on_a_terminal
     build || { empty; fail "$environment could not be made; the lines above say why"; }
@@ -133,7 +133,7 @@ claim() {
     if [ ! -e "$environment/made-by-install.sh" ] && [ -n "$(ls -A "$environment")" ]; then
         fail "$environment is there and not made by install.sh; move it away first"
     fi
-    { : >"$environment/made-by-install.sh"; } 2>/dev/null || fail "cannot write to $environment; another user's? Then: sudo rm -rf $(quoted "$environment")"
+    { true >"$environment/made-by-install.sh"; } 2>/dev/null || fail "cannot write to $environment; another user's? Then: sudo rm -rf $(quoted "$environment")"
     empty
     free=$(df -Pk "$environment" | awk 'NR == 2 { print int($4 / 1024) }')
     [ "${free:-$MEGABYTES}" -ge "$MEGABYTES" ] || fail "$environment needs $MEGABYTES MB of disk, $free are free"
@@ -244,7 +244,8 @@ install_source() {
 
 # Run without a word; what it said is shown if it failed. An interrupted one would say only where it was.
 quietly() {
-    TMPDIR="$environment/tmp" "$@" >"$environment/log" 2>&1 </dev/null && return
+    # pip asks rustc for its version, and rustup's writes to the home directory.
+    TMPDIR="$environment/tmp" RUSTUP_HOME="$environment/tmp" "$@" >"$environment/log" 2>&1 </dev/null && return
     stop_ticking
     tail -n 15 "$environment/log" >&2
     return 1
