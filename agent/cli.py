@@ -11,6 +11,7 @@ import io
 import os
 import sys
 import traceback
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 import click
@@ -78,9 +79,9 @@ class Session:
         """The state directory."""
         return locate(self.config().state_directory, writing=writing)
 
-    def host(self) -> Host:
-        """The machine to look at."""
-        return Host(self._root)
+    def host(self, progress: Callable[[str], None] = lambda _text: None) -> Host:
+        """The machine to look at; ``progress`` hears what takes long."""
+        return Host(self._root, progress=progress)
 
 
 pass_session = click.make_pass_decorator(Session)
@@ -124,7 +125,7 @@ def scan(
     topics = _topics(only, list(discovery.topics()))
     state = None if no_ledger else session.state(writing=True)
     with progress.line() as show:
-        summary = report.scan(session.host(), config, topics=topics, state=state, show=show)
+        summary = report.scan(session.host(show), config, topics=topics, state=state, show=show)
     if form == "json":
         click.echo(data.encoded(data.scan(summary)))
     else:
@@ -204,6 +205,45 @@ def facts(session: Session, topic: tuple[str, ...], *, anew: bool) -> None:
     topics = _topics(topic, list(discovery.topics()))
     state = None if anew else session.state(writing=False)
     click.echo(report.facts(session.host(), session.config(), topics=topics, state=state))
+
+
+@cli.command(epilog="Example: dlvmguard report   (what the timer runs; harmless at any time)")
+@pass_session
+def report(session: Session) -> None:
+    """Record what was seen last, and ship what waits."""
+    from agent import report as reporting
+    from agent.views import status as view
+    from agent.views import text
+
+    done = reporting.report(session.host(), session.state(writing=True), session.config())
+    view.draw_report(text.console(), done.deliveries, done.notices)
+    sys.exit(0 if done.is_settled else 1)
+
+
+@cli.group(cls=Suggesting)
+def models() -> None:
+    """Model directories and what was approved in them."""
+
+
+@models.command(epilog="Example: dlvmguard models approve /models/llama --note 'release 3'")
+@click.argument("directory")
+@click.option("--note", default="", help="Why this is approved; kept with the approval.")
+@pass_session
+def approve(session: Session, directory: str, note: str) -> None:
+    """Take what is in DIRECTORY now as what it should be."""
+    from agent.integrity import approval
+    from agent.views import progress
+
+    with progress.line() as show:
+        done = approval.approve(
+            directory,
+            session.state(writing=True),
+            note=note,
+            progress=lambda read, path: show(f"reading {directory}: {read / 1e9:.1f} GB, {path}"),
+            host=session.host(),
+        )
+    count, size = len(done.manifest.files), sum(each.size for each in done.manifest.files)
+    click.echo(f"approved {done.manifest.directory}: {count} files, {size} bytes, digest {done.digest}")
 
 
 @cli.group("config", cls=Suggesting)

@@ -43,6 +43,9 @@ class InstanceSection(Section, frozen=True, kw_only=True):
         Literal["auto", "always", "never"],
         _described('Ask the metadata server only on a Google machine ("auto"), "always" or "never".'),
     ] = "auto"
+    timeout_seconds: Annotated[
+        float, _described("How long all questions to the metadata server together may take.", gt=0, le=300)
+    ] = 10.0
 
 
 class ImageSection(Section, frozen=True, kw_only=True):
@@ -105,7 +108,10 @@ class ModelsSection(Section, frozen=True, kw_only=True):
     ] = ()
     discover: Annotated[bool, _described("Look for models in well-known places such as Hugging Face caches.")] = True
     hash_bytes_per_scan: Annotated[
-        int, _described("At most this many bytes are read in one scan; the rest waits for the next.", ge=0)
+        int,
+        _described(
+            "At most this many bytes are read in one scan, or one larger file; the rest waits for the next.", ge=0
+        ),
     ] = 20 << 30
 
 

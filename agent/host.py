@@ -15,8 +15,9 @@ import signal
 import stat
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import PurePosixPath
+from typing import IO
 
 from agent.model import AbsentError, CannotLookError, Value
 
@@ -44,9 +45,10 @@ class Answer(Value, frozen=True, kw_only=True):
 class Host:
     """A machine, seen from its root directory. Tests give another root: a captured or generated tree."""
 
-    def __init__(self, root: str = "/") -> None:
-        """See the machine under ``root``."""
+    def __init__(self, root: str = "/", *, progress: Callable[[str], None] = lambda _text: None) -> None:
+        """See the machine under ``root``; ``progress`` hears what a look that takes long is doing."""
         self.root = root.rstrip("/")
+        self.progress = progress
 
     @property
     def is_live(self) -> bool:
@@ -138,59 +140,115 @@ class Host:
         except (OSError, ValueError) as error:
             raise _cannot(path, error) from error
 
+    def resolve(self, path: str) -> str:
+        """The same place with no symbolic link in its path. Links that lead out of the root are an error."""
+        try:
+            real = os.path.realpath(self.place(path), strict=True)
+        except (OSError, ValueError) as error:
+            raise _cannot(path, error) from error
+        base = os.path.realpath(self.root) if self.root else ""
+        if not f"{real}/".startswith(f"{base}/"):
+            raise CannotLookError(f"{shown(path)} leads out of {shown(self.root)}")
+        return real[len(base) :] or "/"
+
     def processes(self) -> list[int]:
         """The process ids in /proc, ascending."""
         return sorted(
             int(entry.name) for entry in self.entries("/proc") if entry.name.isascii() and entry.name.isdigit()
         )
 
-    def run(self, command: Sequence[str], *, deadline: float, limit: int = MEBIBYTE) -> Answer:
+    def descriptors(self, pid: int) -> Iterator[str]:
+        """What each open file of a process is, as ``socket:[4711]``; those closed meanwhile are left out."""
+        path = f"/proc/{pid}/fd"
+        try:
+            folder = os.open(self.place(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                with os.scandir(folder) as names:
+                    for name in names:
+                        try:
+                            target = os.readlink(name.name, dir_fd=folder)
+                        except FileNotFoundError:
+                            continue
+                        yield target
+            finally:
+                os.close(folder)
+        except OSError as error:
+            raise _cannot(path, error) from error
+
+    def run(self, command: Sequence[str], *, deadline: float, limit: int = MEBIBYTE, called: str = "") -> Answer:
         """Run a program by absolute path, without a shell or input, in a fixed environment and its own group.
 
-        Past ``deadline`` seconds, or ``limit`` bytes of output, the whole group is killed and it is an error.
+        Past ``deadline`` seconds, or ``limit`` bytes of output, the whole group is killed and it is an error, which
+        names the program as ``called``, or by its path.
         """
-        name = shown(command[0])
-        if not PurePosixPath(command[0]).is_absolute():
-            raise ValueError(f"programs are started by absolute path, not {command[0]!r}")
-        try:
-            process = subprocess.Popen(  # noqa: S603 -- absolute path, no shell, fixed environment
-                command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                env=_ENVIRONMENT, cwd="/", start_new_session=True,
-            )  # fmt: skip
-        except OSError as error:
-            raise _cannot(command[0], error) from error
-        try:
-            output, errors = _drain(process, name=name, until=time.monotonic() + deadline, limit=limit)
-        except TimeoutError:
-            raise CannotLookError(f"{name} gave no answer within {deadline:g} s") from None
-        finally:
-            _end(process)
-        return Answer(status=process.returncode, output=output, errors=errors[:4096])
+        output, errors = bytearray(), bytearray()
+        with _started(command) as process:
+            for pipe, piece in _pieces(process, name=called or shown(command[0]), deadline=deadline, limit=limit):
+                (output if pipe is process.stdout else errors).extend(piece)
+        return Answer(status=process.returncode, output=bytes(output), errors=bytes(errors[:4096]))
+
+    def pour(self, command: Sequence[str], *, deadline: float, limit: int) -> Iterator[bytes]:
+        """What a program prints, as it comes, for outputs too large to hold; started and limited as by ``run``.
+
+        A program that fails is an error at the end of what it printed.
+        """
+        errors = bytearray()
+        with _started(command) as process:
+            for pipe, piece in _pieces(process, name=shown(command[0]), deadline=deadline, limit=limit):
+                if pipe is process.stdout:
+                    yield piece
+                else:
+                    errors.extend(piece)
+        if process.returncode:
+            said = shown(bytes(errors[:200]).strip())
+            raise CannotLookError(f"{shown(command[0])} failed with status {process.returncode}: {said}")
 
 
-def _drain(process: subprocess.Popen[bytes], *, name: str, until: float, limit: int) -> tuple[bytes, bytes]:
-    """Both outputs of a program until it closes them and ends; TimeoutError once ``until`` is past."""
-    outputs = {process.stdout: bytearray(), process.stderr: bytearray()}
+@contextlib.contextmanager
+def _started(command: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:
+    """A program while it runs; nothing of it is left after the block."""
+    if not PurePosixPath(command[0]).is_absolute():
+        raise ValueError(f"programs are started by absolute path, not {command[0]!r}")
+    try:
+        process = subprocess.Popen(  # noqa: S603 -- absolute path, no shell, fixed environment
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            env=_ENVIRONMENT, cwd="/", start_new_session=True,
+        )  # fmt: skip
+    except OSError as error:
+        raise _cannot(command[0], error) from error
+    try:
+        yield process
+    finally:
+        _end(process)
+
+
+def _pieces(
+    process: subprocess.Popen[bytes], *, name: str, deadline: float, limit: int
+) -> Iterator[tuple[IO[bytes], bytes]]:
+    """What comes out of which pipe, until the program closes both and ends."""
+    until = time.monotonic() + deadline
+    late = CannotLookError(f"{name} gave no answer within {deadline:g} s")
+    size = 0
     with selectors.DefaultSelector() as selector:
-        for pipe in outputs:
+        for pipe in (process.stdout, process.stderr):
             assert pipe is not None  # noqa: S101 -- both were asked for; this tells the type checker
-            selector.register(pipe, selectors.EVENT_READ)
+            selector.register(pipe, selectors.EVENT_READ, pipe)
         while selector.get_map():
             ready = selector.select(max(0.0, until - time.monotonic()))
             if not ready and time.monotonic() >= until:
-                raise TimeoutError
+                raise late
             for key, _ in ready:
                 piece = os.read(key.fd, 65536)
                 if not piece:
                     selector.unregister(key.fileobj)
-                outputs[key.fileobj] += piece  # type: ignore[index]  # the keys are the pipes registered above
-            if sum(map(len, outputs.values())) > limit:
-                raise CannotLookError(f"{name} printed more than {limit} bytes")
+                size += len(piece)
+                if size > limit:
+                    raise CannotLookError(f"{name} printed more than {limit} bytes")
+                yield key.data, piece
     try:
         process.wait(max(0.0, until - time.monotonic()))
     except subprocess.TimeoutExpired:
-        raise TimeoutError from None
-    return bytes(outputs[process.stdout]), bytes(outputs[process.stderr])
+        raise late from None
 
 
 def shown(name: str | bytes) -> str:
@@ -199,6 +257,8 @@ def shown(name: str | bytes) -> str:
     Bytes that are not UTF-8 and characters that do not print become hexadecimal escapes, a backslash becomes two,
     so that different names never look the same.
     """
+    if isinstance(name, str) and name.isascii() and name.isprintable() and "\\" not in name:
+        return name  # nearly every name there is, at a fifth of the cost
     raw = name if isinstance(name, bytes) else os.fsencode(name)
     text = raw.decode("utf-8", "surrogateescape")
     if text.isprintable() and "\\" not in text:

@@ -8,18 +8,20 @@ from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 
-from agent import __version__, collect, discovery, outbox
+from agent import __version__, collect, discovery, outbox, ship
 from agent.config import Config
 from agent.evaluate import evaluate
 from agent.facts.machine import Machine
 from agent.host import Host
 from agent.ledger import Ledger, Look
 from agent.ledger_file import reading, writing
-from agent.model import Event, Judged, Moment, Outcome, Unknown, Value, short_id
+from agent.model import Event, Fact, Judged, Moment, Outcome, Unknown, Value, short_id
 from agent.state import State, StateError
 from agent.views.status import Status
 from agent.views.summary import Summary, Topic
 
+_SPEAKER = {"machine", "instance"}
+"""The probes that say which machine this is."""
 _NEWEST = 10
 """Changes that ``status`` shows."""
 
@@ -93,26 +95,68 @@ def record(state: State, looks: Sequence[collect.Look], outcomes: Sequence[Outco
         if (of_topic := [look for look in looks if look.probe.topic == topic])
     ]
     catalogue = {check.id for check in discovery.checks()}
-    _, notice = writing(state, lambda ledger: ledger.record(outcomes, looks=noted, catalogue=catalogue))
+    speaker = ship.identity(look.fact for look in looks if isinstance(look.fact, Fact))
+    name = msgspec.json.encode(speaker).decode() if speaker else ""
+    _, notice = writing(
+        state, lambda ledger: ledger.record(outcomes, looks=noted, catalogue=catalogue, identity=name)
+    )
     return notice
+
+
+class Report(Value, frozen=True, kw_only=True):
+    """What became of a report: how far each sink has got, and what people should know."""
+
+    deliveries: tuple[outbox.Progress, ...]
+    notices: tuple[str, ...] = ()
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether nothing waits anywhere."""
+        return bool(self.deliveries or not self.notices) and not any(each.waiting for each in self.deliveries)
+
+
+def report(host: Host, state: State, config: Config) -> Report:
+    """Record what was seen since the last time, and ship what waits.
+
+    Raises:
+        StateError: the ledger or the snapshot cannot be used; nothing was lost.
+    """
+    looks = load(state) or collect.collect(discovery.probes(), host, config)
+    seen = {look.probe.name for look in looks}
+    # A scan of chosen topics alone may not have asked who we are, and no event is sent without a sender.
+    looks += collect.collect((each for each in discovery.probes() if each.name in _SPEAKER - seen), host, config)
+    notices = [record(state, looks, judge(looks, config))]
+    checks = {check.id: check for check in discovery.checks()}
+
+    def work(ledger: Ledger) -> tuple[outbox.Progress, ...]:
+        speaker = ship.remembered(ledger)
+        if speaker is None:
+            notices.append("Nothing was shipped: which machine this is could not be found out yet; see: dlvmguard status")
+            return ()
+        return ship.ship(ledger, ship.sinks(config, speaker, checks), speaker)
+
+    deliveries, notice = writing(state, work)
+    return Report(deliveries=deliveries, notices=tuple(filter(None, [*notices, notice])))
 
 
 def status(state: State, config: Config) -> Status | None:
     """How things stand, from the ledger; None before the first scan."""
+    checks = {check.id: check for check in discovery.checks()}
     with reading(state) as ledger:
         if ledger is None:
             return None
+        names = [sink.name for sink in ship.sinks(config, ship.remembered(ledger), checks)]
         return Status(
             agent_version=__version__,
             ledger=state.ledger,
             now=dt.datetime.now(dt.timezone.utc),
             stale_after=dt.timedelta(hours=config.stale_after_hours),
-            checks={check.id: check for check in discovery.checks()},
+            checks=checks,
             open=tuple(sorted(ledger.open(), key=lambda each: (each.finding.severity.rank, each.finding.key))),
             newest=ledger.newest(_NEWEST),
             looks=ledger.looks(),
             unknown=ledger.unknown(),
-            deliveries=outbox.progress(ledger, ()),
+            deliveries=outbox.progress(ledger, names),
         )
 
 

@@ -56,6 +56,15 @@ class State(msgspec.Struct, frozen=True):
         except OSError as error:
             raise self.refused(path, error) from error
 
+    def names(self, directory: str) -> list[str]:
+        """The names in one of our directories, sorted; none where it is not there yet."""
+        try:
+            return sorted(os.listdir(directory))
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise self.refused(directory, error) from error
+
     def write(self, path: str, content: bytes) -> None:
         """Replace one of our files whole: readers see the old or the new, never half of one."""
         self.prepare(os.path.dirname(path))

@@ -226,3 +226,24 @@ def test_the_program_can_be_started_from_anywhere(tmp_path):
         check=False,
     )
     assert said.returncode == 0
+
+
+def test_every_field_of_the_json_documents_is_documented(state):
+    documented = set(re.findall(r"`(\w+)`", (Path(__file__).parents[1] / "docs" / "json.md").read_text()))
+    scanned = json.loads(run("scan", "--format", "json", "--fail-on", "critical", state=state).stdout)
+    standing = json.loads(run("status", "--format", "json", state=state, check=0).stdout)
+    undocumented = (fields(scanned) | fields(standing)) - documented
+    assert not undocumented
+
+
+FREE = {"evidence", "counts", "open", "open_by_duty"}
+"""Objects whose keys are data."""
+
+
+def fields(document):
+    """The names of all fields, at any depth."""
+    if isinstance(document, list):
+        return set().union(*map(fields, document))
+    if not isinstance(document, dict):
+        return set()
+    return set(document).union(*(fields(value) for name, value in document.items() if name not in FREE))

@@ -9,11 +9,12 @@ from __future__ import annotations
 import datetime as dt
 import functools
 import importlib.resources
-from typing import ClassVar, TypeVar
+from collections.abc import Mapping
+from typing import ClassVar, Literal, TypeVar
 
 import msgspec
 
-from agent.model import Table, Value
+from agent.model import Severity, Table, Value
 
 T = TypeVar("T", bound=Table)
 
@@ -48,41 +49,125 @@ class PythonReleases(Table, frozen=True, kw_only=True):
     releases: tuple[Support, ...]
 
 
+class DriverBranch(Value, frozen=True, kw_only=True):
+    """One branch, as ``580``: its end of life and the version that has all fixes of the newest bulletin."""
+
+    name: str
+    end: dt.date | None = None
+    fixed: str = ""
+
+
+class Bulletin(Value, frozen=True, kw_only=True):
+    """A security bulletin."""
+
+    id: str
+    published: dt.date
+    url: str
+
+
 class DriverBranches(Table, frozen=True, kw_only=True):
-    """NVIDIA data-centre driver branches, as ``580``, with the end of life where one is published."""
+    """NVIDIA driver branches for Linux and the newest security bulletin about them."""
 
     file: ClassVar[str] = "driver_branches"
-    branches: tuple[Support, ...]
+    bulletin: Bulletin
+    branches: tuple[DriverBranch, ...]
 
 
 class ImageFamily(Value, frozen=True, kw_only=True):
-    """One Deep Learning VM image family, or all that contain ``match``, and its two dates."""
+    """The image families whose names have all these parts between hyphens, and their two dates."""
 
-    match: str
+    parts: tuple[str, ...]
     end_of_patch: dt.date
     end_of_availability: dt.date | None = None
 
 
+class RetiredLine(Value, frozen=True, kw_only=True):
+    """A whole line of image families, those whose names have any of these parts, that is no longer made."""
+
+    name: str
+    parts: tuple[str, ...]
+
+
 class ImageLifecycle(Table, frozen=True, kw_only=True):
-    """Deep Learning VM image families and when their patches and their availability end."""
+    """Deep Learning VM image families and when their patches and their availability end, and where images come from."""
 
     file: ClassVar[str] = "image_lifecycle"
     projects: tuple[str, ...]
+    workbench_projects: tuple[str, ...]
+    accelerator_projects: tuple[str, ...]
+    page_date: dt.date
+    current: tuple[str, ...]
     families: tuple[ImageFamily, ...]
+    retired: tuple[RetiredLine, ...]
+
+
+class ExpectedPort(Value, frozen=True, kw_only=True):
+    """A port that any good machine may show, as ``tcp/22``, and what holds it."""
+
+    port: str
+    holder: str
 
 
 class Service(Value, frozen=True, kw_only=True):
-    """A service that people run on GPU machines, known by its usual port or its command."""
+    """A service that people run on GPU machines.
 
+    It is known by a process or program called as one of ``commands``, in which ``*`` stands for any text and may
+    match the program's whole path, or, less surely, by one of its usual ``ports`` if a process of its ``runtime``
+    listens there. ``risk`` is how bad it is to be reachable with the authentication that it has out of the box.
+    ``many_ports`` says that it opens more ports than can be named.
+    """
+
+    id: str
     name: str
-    ports: tuple[int, ...]
+    ports: tuple[str, ...] = ()
     commands: tuple[str, ...] = ()
-    risk: str
+    runtime: Literal["", "python", "node", "java"] = ""
+    many_ports: bool = False
+    risk: Severity
+    why: str
+    fix: str
+    source: str
 
 
 class Services(Table, frozen=True, kw_only=True):
-    """Services that hand out code execution or data when reachable, and ports that any VM has."""
+    """Services that hand out code execution or data when reachable, and ports that any VM has.
+
+    ``runtimes`` names the processes that run programs of a kind; ``proxies`` those that listen for containers.
+    """
 
     file: ClassVar[str] = "services"
-    expected: tuple[str, ...]
+    expected: tuple[ExpectedPort, ...]
+    runtimes: Mapping[str, tuple[str, ...]]
+    proxies: tuple[str, ...]
     services: tuple[Service, ...]
+
+
+class ExposedPackage(Value, frozen=True, kw_only=True):
+    """Binary packages whose name matches ``match`` (a shell pattern), and what a flaw in them opens."""
+
+    match: str
+    reason: str
+
+
+class ExposedPackages(Table, frozen=True, kw_only=True):
+    """Debian packages that guard a border of the machine, so that their security updates are urgent."""
+
+    file: ClassVar[str] = "exposed_packages"
+    packages: tuple[ExposedPackage, ...]
+
+
+class ModelPlace(Value, frozen=True, kw_only=True):
+    """A place where models are usually kept; the file says what the fields mean."""
+
+    path: str
+    why: str
+    each: str = ""
+    holding: bool = False
+
+
+class ModelPlaces(Table, frozen=True, kw_only=True):
+    """Well-known places of models, and the suffixes by which a model file is known elsewhere."""
+
+    file: ClassVar[str] = "model_places"
+    suffixes: tuple[str, ...]
+    places: tuple[ModelPlace, ...]

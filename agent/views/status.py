@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -97,7 +97,7 @@ def draw(console: Console, status: Status) -> None:
             console.print(Padding(Text(f"{duty.title + ':':<34} {in_words(counted(under))}"), (0, 0, 0, 2)))
     _draw_newest(console, status)
     _draw_looks(console, status)
-    _draw_deliveries(console, status)
+    _draw_deliveries(console, status.deliveries)
 
 
 def _draw_newest(console: Console, status: Status) -> None:
@@ -125,18 +125,25 @@ def _draw_looks(console: Console, status: Status) -> None:
         console.print(Padding(unknowns_table(named, everything=False), (0, 0, 0, 2)))
 
 
-def _draw_deliveries(console: Console, status: Status) -> None:
+def _draw_deliveries(console: Console, deliveries: Sequence[Progress]) -> None:
     console.print()
     console.print(Text("Shipping", style="bold underline"))
-    if not status.deliveries:
+    if not deliveries:
         console.print(Text("  nowhere: no sink is configured, and this is no Google Cloud machine"))
-    for each in status.deliveries:
+    for each in deliveries:
         waiting = f"{each.waiting} waiting since {moment(each.waiting_since)}" if each.waiting else "nothing waiting"
         refused = f", {each.rejected} refused for good" if each.rejected else ""
         console.print(Text(f"  {each.sink:<14}{waiting}{refused}; last delivered {moment(each.delivered)}"))
         if each.problem:
             advice = f" ({each.advice})" if each.advice else ""
             console.print(Text(f"  {'':<14}{moment(each.tried)}: {each.problem}{advice}", style="yellow"))
+
+
+def draw_report(console: Console, deliveries: Sequence[Progress], notices: Iterable[str]) -> None:
+    """What became of a report."""
+    for notice in notices:
+        console.print(Text(notice, style="yellow"))
+    _draw_deliveries(console, deliveries)
 
 
 def _ago(age: dt.timedelta) -> str:

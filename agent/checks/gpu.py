@@ -1,0 +1,250 @@
+"""NVIDIA GPUs: whether their driver is there, whole and kept up to date, and whether the cards are well."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from agent.facts.gpu import DRIVER_SUBJECT, Driver, Gpus
+from agent.facts.nvml import Gpu
+from agent.knowledge import DriverBranches
+from agent.model import Duty, Finding, Moment, Severity, check
+
+_RESTART = "Restart the VM to load the driver that is installed: sudo reboot"
+
+
+@check(
+    severity=Severity.HIGH,
+    duty=Duty.LATEST_IMAGES,
+    fix="Install the driver for the running kernel; on a Deep Learning VM: sudo /opt/deeplearning/install-driver.sh",
+)
+def nvidia_driver_not_loaded(driver: Driver) -> Iterator[Finding]:
+    """A GPU is attached, but no NVIDIA driver is loaded.
+
+    The GPU is paid for and cannot be used, and none of its health can be seen. It is typical after a kernel update
+    that the driver was not built for. GPUs that another driver holds (nouveau, vfio-pci) are left alone.
+    """
+    idle = [gpu for gpu in driver.gpus if not gpu.driver]
+    if idle and not driver.module:
+        yield Finding(
+            subject=DRIVER_SUBJECT,
+            detail=f"no driver is loaded for {', '.join(gpu.address for gpu in idle)}",
+            evidence={"gpus": len(idle)},
+        )
+
+
+@check(
+    severity=Severity.HIGH,
+    duty=Duty.LATEST_IMAGES,
+    fix="Move to a supported branch, best by creating the VM anew from a current image family.",
+)
+def nvidia_driver_end_of_life(driver: Driver, branches: DriverBranches, moment: Moment) -> Iterator[Finding]:
+    """The branch of the loaded NVIDIA driver gets no more fixes.
+
+    The driver runs in the kernel and is open to every user who may use a GPU. After the end of its branch new flaws
+    in it stay open for good. The dates are NVIDIA's; new feature branches without a published end are not judged.
+    """
+    if not driver.module:
+        return
+    name = _branch(driver.module.version)
+    for branch in branches.branches:
+        if branch.name == name and branch.end and branch.end < moment.now.date():
+            yield Finding(
+                subject=DRIVER_SUBJECT,
+                detail=f"driver {driver.module.version}: support of branch R{name} ended on {branch.end:%Y-%m-%d}",
+                evidence={"version": driver.module.version, "branch": name, "end": branch.end.isoformat()},
+            )
+
+
+@check(
+    severity=Severity.HIGH,
+    duty=Duty.LATEST_IMAGES,
+    fix="Update the driver, best by creating the VM anew from a current image family.",
+)
+def nvidia_driver_vulnerable(driver: Driver, branches: DriverBranches) -> Iterator[Finding]:
+    """The loaded NVIDIA driver lacks the fixes of NVIDIA's newest security bulletin.
+
+    Flaws of the driver let a user of the machine, or a container with a GPU, become root or read what is not theirs.
+    A branch that the bulletin does not list is not safe but abandoned: NVIDIA sends its users to a listed one.
+    Branches newer than the bulletin began after its fixes. It is the loaded version that counts, whatever is on disk.
+    """
+    if not driver.module:
+        return
+    version, name = driver.module.version, _branch(driver.module.version)
+    fixed = {branch.name: branch.fixed for branch in branches.branches if branch.fixed}
+    if _numbers(version) >= _numbers(fixed.get(name, max(fixed, key=int))):
+        return
+    bulletin = f"bulletin {branches.bulletin.id} of {branches.bulletin.published:%Y-%m-%d}"
+    installed = driver.libraries[0].version if driver.libraries else version
+    if name not in fixed:
+        detail, fix = f"driver {version}: branch R{name} gets no fixes, {bulletin} does not list it", ""
+    elif _branch(installed) == name and _numbers(installed) >= _numbers(fixed[name]):
+        detail, fix = f"driver {version} is still loaded, the fixes of {bulletin} are installed", _RESTART
+    else:
+        detail, fix = f"driver {version}: {bulletin} is fixed in {fixed[name]}", ""
+    yield Finding(
+        subject=DRIVER_SUBJECT,
+        detail=detail,
+        evidence={"version": version, "fixed": fixed.get(name, ""), "bulletin": branches.bulletin.url},
+        fix=fix,
+    )
+
+
+@check(severity=Severity.MEDIUM, duty=Duty.LATEST_IMAGES, fix=_RESTART)
+def nvidia_driver_restart_needed(driver: Driver) -> Iterator[Finding]:
+    """The NVIDIA driver on disk is not the one that the kernel runs.
+
+    After an update the old module stays loaded until a restart: fixes are not in force, and programs that start now
+    fail with a version mismatch while those that run go on.
+    """
+    if not driver.module or not driver.libraries:
+        return
+    loaded, installed = driver.module.version, driver.libraries[0].version
+    if loaded != installed:
+        yield Finding(
+            subject=DRIVER_SUBJECT,
+            detail=f"driver {loaded} is loaded, {installed} is installed",
+            evidence={"loaded": loaded, "installed": installed},
+        )
+
+
+@check(
+    severity=Severity.LOW,
+    duty=Duty.ACCESS,
+    fix='Put "options nvidia NVreg_RestrictProfilingToAdminUsers=1" into /etc/modprobe.d/nvidia.conf, then sudo reboot',
+)
+def gpu_profiling_open_to_users(driver: Driver) -> Iterator[Finding]:
+    """Every user may read the GPUs' performance counters.
+
+    The counters are a side channel: they tell one user what another one computes on the same GPU (CVE-2018-6260).
+    On a machine with one user this may be wanted for profiling; how-tos for Nsight switch it on and leave it so.
+    """
+    if driver.parameters.get("RmProfilingAdminOnly") == "0":
+        yield Finding(subject=DRIVER_SUBJECT, detail="the nvidia module runs with RmProfilingAdminOnly 0")
+
+
+@check(
+    severity=Severity.HIGH,
+    duty=Duty.MONITORING,
+    fix="Look for Xid errors with sudo dmesg, then stop and start the VM; if it stays away, ask Google Cloud support.",
+)
+def gpu_missing(driver: Driver, gpus: Gpus) -> Iterator[Finding]:
+    """A GPU is on the PCI bus, but the driver does not show it.
+
+    The driver gave it up at start or lost it since, so that jobs run on fewer GPUs than are paid for, or fail. GPUs
+    that are excluded on purpose, or given to another driver, are not counted.
+    """
+    seen = {gpu.address for gpu in gpus.gpus}
+    unseen = [gpu for gpu in driver.gpus if gpu.is_for_nvidia and gpu.address not in seen]
+    # A GPU that the driver shows without its address is one of these, though not known which.
+    nameless = sum(not isinstance(gpu.address, str) for gpu in gpus.gpus)
+    for gpu in unseen[nameless:]:
+        yield Finding(subject=gpu.uuid or gpu.address, detail=f"the GPU at {gpu.address} is not shown by the driver")
+
+
+@check(
+    severity=Severity.HIGH,
+    duty=Duty.MONITORING,
+    fix="Save what you can, then stop and start the VM; if it happens again, ask Google Cloud support.",
+)
+def gpu_lost(gpus: Gpus) -> Iterator[Finding]:
+    """A GPU is lost: it no longer answers the driver.
+
+    It has fallen off the bus or is in a state from which only a restart brings it back; whatever ran on it is gone.
+    """
+    for gpu in gpus.gpus:
+        if "GPU_IS_LOST" in gpu.refusals().values():
+            yield Finding(subject=gpu.key, detail=f"{_called(gpu)} does not answer the driver")
+
+
+@check(
+    severity=Severity.HIGH,
+    duty=Duty.MONITORING,
+    fix="Stop what uses the GPU, then restart the VM: sudo reboot",
+)
+def gpu_reset_required(gpus: Gpus) -> Iterator[Finding]:
+    """A GPU needs a reset before it can be used again.
+
+    After certain errors the driver takes no new work for the GPU; jobs that start now fail.
+    """
+    for gpu in gpus.gpus:
+        if "RESET_REQUIRED" in gpu.refusals().values():
+            yield Finding(subject=gpu.key, detail=f"{_called(gpu)} waits for a reset")
+
+
+@check(
+    severity=Severity.HIGH,
+    duty=Duty.MONITORING,
+    fix="Run the affected job again from its last checkpoint after sudo reboot; if errors return, replace the VM.",
+)
+def gpu_uncorrected_ecc_errors(gpus: Gpus) -> Iterator[Finding]:
+    """GPU memory gave wrong data that could not be corrected.
+
+    What was computed since may be wrong, and models trained on it may be damaged without a sign. Errors are counted
+    since the driver was loaded; those over the life of the card are not judged, as retired memory stays in them. Many
+    errors on one card may also mean that someone hammers its memory (https://gpuhammer.com).
+    """
+    for gpu in gpus.gpus:
+        errors = gpu.uncorrected_volatile
+        if isinstance(errors, int) and errors > 0:
+            yield Finding(
+                subject=gpu.key,
+                detail=f"{_called(gpu)}: {errors} uncorrected memory errors since the driver was loaded",
+                evidence={"errors": errors},
+            )
+
+
+@check(severity=Severity.MEDIUM, duty=Duty.MONITORING, fix="Switch it on with sudo nvidia-smi -e 1 and restart the VM.")
+def gpu_ecc_disabled(gpus: Gpus) -> Iterator[Finding]:
+    """Error correction of GPU memory is off on a card that has it.
+
+    Flipped bits go unnoticed into results, and GDDR6 memory can be hammered from another user's process
+    (https://gpuhammer.com); correction costs some memory and speed. Cards without it are not judged.
+    """
+    for gpu in gpus.gpus:
+        if gpu.ecc_enabled is False:
+            waiting = gpu.ecc_pending is True
+            yield Finding(
+                subject=gpu.key,
+                detail=f"{_called(gpu)}: ECC is off" + (" until the next restart" if waiting else ""),
+                fix="Restart the VM, ECC is already ordered: sudo reboot" if waiting else "",
+            )
+
+
+@check(
+    severity=Severity.HIGH,
+    duty=Duty.MONITORING,
+    fix="Find what loads the GPU with nvidia-smi; if the load is as expected, stop and start the VM on another host.",
+)
+def gpu_too_hot(gpus: Gpus) -> Iterator[Finding]:
+    """A GPU is so hot that it slows itself down.
+
+    At its slowdown temperature a card lowers its clocks, and a little above switches itself off. In a data centre this
+    means failing cooling or a load that nobody expects. It rests on the card's own limit, not on a number of ours.
+    """
+    for gpu in gpus.gpus:
+        if _is_too_hot(gpu):
+            limit = f" of {gpu.slowdown_temperature} °C" if isinstance(gpu.slowdown_temperature, int) else ""
+            yield Finding(subject=gpu.key, detail=f"{_called(gpu)} has reached its slowdown temperature{limit}")
+
+
+def _is_too_hot(gpu: Gpu) -> bool:
+    """By the absolute limit where the card has one, else by the margin to it, which shrinks as it heats."""
+    if isinstance(gpu.temperature, int) and isinstance(gpu.slowdown_temperature, int):
+        return gpu.temperature >= gpu.slowdown_temperature > 0
+    if isinstance(gpu.margin, int) and isinstance(gpu.slowdown_margin, int):
+        return gpu.margin <= gpu.slowdown_margin
+    return False
+
+
+def _called(gpu: Gpu) -> str:
+    """The card as a person finds it: its name and where it sits."""
+    name = gpu.name if isinstance(gpu.name, str) else "GPU"
+    return f"{name} at {gpu.address if isinstance(gpu.address, str) else f'index {gpu.index}'}"
+
+
+def _branch(version: str) -> str:
+    return version.partition(".")[0]
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(map(int, version.split(".")))
