@@ -1,0 +1,38 @@
+# What people and CI run. `make` is everything that must hold before a change goes in.
+.DEFAULT_GOAL := all
+.PHONY: all test slow format-check lint types fix bench clean environment
+
+DEV := .venv-dev/bin
+SCRIPTS := install.sh tests/run .ci/run
+
+all: format-check lint types test
+
+test:
+	./tests/run $(ARGS)
+
+slow: # real runs of install.sh and the like; minutes
+	./tests/run -m slow $(ARGS)
+
+format-check: environment
+	$(DEV)/ruff format --check .
+
+lint: environment format-check
+	$(DEV)/ruff check .
+	$(DEV)/shellcheck $(SCRIPTS)
+
+types: environment
+	$(DEV)/mypy
+
+fix: environment
+	$(DEV)/ruff check --fix .
+	$(DEV)/ruff format .
+
+bench: environment
+	$(DEV)/python -m benchmarks.scan $(ARGS)
+
+clean: # .venv is left: it may hold what scans remembered
+	rm -rf .venv-test .venv-test-* .venv-dev .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage build dist *.egg-info
+	find agent tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
+
+environment:
+	@./install.sh --environment .venv-dev test,lint

@@ -1,0 +1,1 @@
+"""What dlvmguard costs, measured."""
