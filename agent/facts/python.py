@@ -100,9 +100,9 @@ def _environment(host: Host, path: str, mode: Callable[[str], int]) -> Environme
     has_library = bool(LIBRARY.search(library))
     prefix = posixpath.dirname(posixpath.dirname(library)) if has_library else library
     is_conda = host.exists(f"{prefix}/conda-meta")
-    if not is_conda and host.exists(f"{prefix}/info/index.json"):
-        return None  # https://docs.conda.io/projects/conda-build/en/stable/resources/package-spec.html
     venv = _venv(host, prefix)
+    if not is_conda and venv is None and host.exists(f"{prefix}/info/index.json"):
+        return None  # https://docs.conda.io/projects/conda-build/en/stable/resources/package-spec.html
     kind = "conda" if is_conda else _kind(path, prefix, is_venv=venv is not None)
     interpreter = _interpreter(host, path, prefix) if has_library and kind != "user" else ""
     return Environment(
