@@ -220,6 +220,20 @@ def test_a_log_that_cannot_exist_costs_no_event(server):
     assert len(server.calls) == 2
 
 
+@pytest.mark.parametrize("earlier", [0, 2])
+def test_a_clock_that_is_days_ahead_costs_no_event(server, sink, earlier):
+    server.now = NOW - dt.timedelta(days=3)
+    right = [an_event(number, time=server.now) for number in range(1, earlier + 1)]
+    ahead = [an_event(number, time=NOW) for number in (11, 12)]
+    delivery = sink.send(right + ahead, VM)
+    assert (delivery.accepted, delivery.rejected) == (frozenset(range(1, earlier + 1)), {})
+    assert "24 hours" in delivery.problem
+    assert "clock" in delivery.advice
+    server.now = NOW
+    assert sink.send(ahead, VM) == everything(ahead)
+    assert sequences(server.arrivals) == [*range(1, earlier + 1), 11, 12]
+
+
 def test_a_failure_while_the_bad_entry_is_looked_for_keeps_what_is_settled(server, sink):
     server.refuse(subject_is(4), whole=True)
     good = Fault()

@@ -47,6 +47,13 @@ def later(problem: str, advice: str = "") -> Answer:
     return Answer(kept_whole=True, problem=_line(problem), advice=advice)
 
 
+def doubted(answer: Answer, reason: Answer) -> Answer:
+    """The same answer where its refusals are not the entries' fault, for that reason."""
+    if answer.refused_whole:
+        return reason
+    return Answer(kept=answer.kept | answer.rejected.keys(), problem=reason.problem, advice=reason.advice)
+
+
 def answered(code: int, message: str, *, reason: str, details: Sequence[Any], count: int) -> Answer:
     """The meaning of an error from the server about ``count`` entries.
 

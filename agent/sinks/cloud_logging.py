@@ -14,12 +14,10 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import requests
-
 from agent.config import CloudLoggingSection
 from agent.host import Host
 from agent.model import CannotLookError, Check, Event
-from agent.sinks.answer import Answer, answered, later
+from agent.sinks.answer import Answer, answered, doubted, later
 from agent.sinks.delivery import Delivery, Identity
 from agent.sinks.payload import log_entry
 
@@ -139,7 +137,8 @@ def _key(path: str) -> Any:
 
 def _offer(write: Write, entries: Sequence[Mapping[str, Any]], **named: Any) -> Answer:
     """One request, and what came of it in words of ours."""
-    from google.api_core.exceptions import GoogleAPICallError  # noqa: PLC0415 -- imported with the client
+    import requests  # noqa: PLC0415 -- these come with the client
+    from google.api_core.exceptions import GoogleAPICallError  # noqa: PLC0415
     from google.auth.exceptions import GoogleAuthError  # noqa: PLC0415
 
     try:
@@ -176,13 +175,13 @@ def _delivered(
     while groups:
         group = groups.pop()
         answer = offer([entries[index] for index in group])
-        if answer.refused_whole and not sound:
+        if not sound and (answer.refused_whole or answer.rejected):
             sounding = _sounding(offer, answer)
-            if not sounding.problem:
-                sound = True
+            sound = not sounding.problem
+            if sound and answer.refused_whole:
                 groups.append(group)  # once more: a refusal is final only when it was heard twice
                 continue
-            answer = sounding
+            answer = answer if sound else doubted(answer, sounding)
         if answer.refused_whole and len(group) > 1:
             middle = len(group) // 2
             groups += [group[middle:], group[:middle]]
@@ -201,10 +200,15 @@ def _delivered(
 def _sounding(offer: Callable[..., Answer], refusal: Answer) -> Answer:
     """Whether the log takes an entry that nothing is wrong with, so that the ones refused are themselves to blame.
 
-    A project or a resource that does not exist is refused with the same words as a bad entry, and would otherwise
-    cost every event that there is.
+    A project that cannot be, or a clock that is days ahead, is answered in the same way as a bad entry, and would
+    otherwise cost every event that there is.
     """
-    answer = offer([{"jsonPayload": {"message": "Can this log be written?"}}], dry_run=True)
+    now = dt.datetime.now(dt.timezone.utc).isoformat()
+    answer = offer([{"timestamp": now, "jsonPayload": {"message": "Can this log be written?"}}], dry_run=True)
     if answer.refused_whole:
-        return later(f"every entry is refused: {refusal.problem}", "Check sinks.cloud_logging.project and endpoint.")
+        said = refusal.problem or next(iter(refusal.rejected.values()))
+        return later(
+            f"every entry is refused: {said}",
+            "Check sinks.cloud_logging.project and endpoint, and the machine's clock.",
+        )
     return answer

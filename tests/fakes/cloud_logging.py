@@ -114,7 +114,7 @@ class LoggingServer:
         """Written with a timestamp past retention: answered with OK and never seen again."""
         self.calls: list[Call] = []
         self._rules: list[Rule] = []
-        self._now = now
+        self.now = now
         self._numbers = itertools.count()
         self._lock = threading.Lock()
         self._address = ("127.0.0.1", 0)
@@ -188,7 +188,7 @@ class LoggingServer:
         return status, answer, count, dry_run
 
     def _judge(self, request: rules.Request) -> tuple[int, dict[str, Any]]:
-        now = self._now or dt.datetime.now(dt.timezone.utc)
+        now = self.now or dt.datetime.now(dt.timezone.utc)
         failures: dict[int, tuple[int, str]] = {}
         for index, entry in enumerate(request.entries):
             broken = [rule for rule in self._rules if rule.match(entry)]
