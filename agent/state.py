@@ -57,6 +57,14 @@ class State(msgspec.Struct, frozen=True):
         except OSError as error:
             raise self.refused(path, error) from error
 
+    def signature(self, path: str) -> tuple[int, ...]:
+        """What differs once a file of ours was replaced; empty where there is none."""
+        try:
+            seen = os.lstat(path)
+        except OSError:
+            return ()
+        return (seen.st_mtime_ns, seen.st_ino, seen.st_size)
+
     def names(self, directory: str) -> list[str]:
         """The names in one of our directories, sorted; none where it is not there yet."""
         try:

@@ -262,7 +262,7 @@ class Reader:
         self.budget = budget
         self.done = 0
         self.progress = progress or (lambda _done, _path: None)
-        self._buffer = bytearray(BUFFER)
+        self._buffer = bytearray()
 
     def affords(self, size: int, allocated: int) -> bool:
         """Whether a file may be read now.
@@ -314,6 +314,7 @@ class Reader:
         """The SHA-256 of exactly ``size`` bytes, or None where the file has more or fewer."""
         whole = hashlib.sha256()
         read = 0
+        self._buffer = self._buffer or bytearray(BUFFER)  # most looks find nothing new to read
         with memoryview(self._buffer) as view:
             while count := os.readv(handle, [view]):
                 read += count
