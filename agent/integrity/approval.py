@@ -152,13 +152,16 @@ def revoke(directory: str, state: State) -> bool:
 def approvals(state: State) -> Iterator[Approval | ApprovalError]:
     """Every approval there is, and an error for each that cannot be used."""
     for path in paths(state):
-        try:
-            approval = load(path, state)
-        except ApprovalError as error:
-            yield error
-        else:
-            if approval:
-                yield approval
+        approval = _usable(path, state)
+        if approval:
+            yield approval
+
+
+def _usable(path: str, state: State) -> Approval | ApprovalError | None:
+    try:
+        return load(path, state)
+    except ApprovalError as error:
+        return error
 
 
 def paths(state: State) -> list[str]:
