@@ -33,8 +33,9 @@ ENTRIES_PER_SCAN = 1_000_000
 """Names listed in all of them, which is some ten seconds of one core: users make directories as they like."""
 DEPTH = 64
 """Levels listed, each of which holds a directory open; usual limits allow 1,024 open files."""
-BUFFER = 8 << 20
-"""Bytes read at once. On warm files 256 KiB to 8 MiB cost the same; large steps are what a cold disk likes."""
+BUFFER = 2 << 20
+"""Bytes read at once. On warm files 256 KiB to 8 MiB cost the same; large steps are what a cold disk likes, and what
+the watcher's memory does not."""
 _SAME_TIME_NS = 2_000_000_000
 """The coarsest time stamps in use: https://learn.microsoft.com/windows/win32/sysinfo/file-times (FAT, 2 s)."""
 _UNSIGNED = (1 << 64) - 1
