@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -42,7 +44,7 @@ def test_however_long_the_machine_slept_a_wake_up_brings_one_look(every, wakes, 
             turn = turn.looked(now, cost=0, chance=chance)
             looks.append(now)
         assert not turn.is_due(now)
-    assert all(later - earlier >= every * 0.999999 for earlier, later in zip(looks, looks[1:], strict=False))
+    assert all(later - earlier >= every * 0.999999 for earlier, later in itertools.pairwise(looks))
 
 
 @given(every=intervals, chance=chances, provocations=st.lists(st.floats(0, 5), max_size=50), cost=costs)
@@ -56,7 +58,7 @@ def test_provoking_without_end_does_not_get_a_core(every, chance, provocations, 
             looks.append(now)
             turn = turn.looked(now, cost=cost, chance=chance)
     rest = min(cost * 20, 60)
-    assert all(later - earlier >= rest * 0.999 for earlier, later in zip(looks, looks[1:], strict=False))
+    assert all(later - earlier >= rest * 0.999 for earlier, later in itertools.pairwise(looks))
 
 
 def test_a_provocation_is_heard_at_once_and_never_puts_a_look_off():
