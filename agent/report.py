@@ -140,10 +140,10 @@ def report(host: Host, state: State, config: Config) -> Report:
 
 
 def status(state: State, config: Config) -> Status | None:
-    """How things stand, from the ledger; None before the first scan."""
+    """How things stand, from the ledger; None before the first scan is recorded."""
     checks = {check.id: check for check in discovery.checks()}
     with reading(state) as ledger:
-        if ledger is None:
+        if ledger is None or ledger.last_taken() is None:  # a ledger in which nothing was recorded says nothing
             return None
         names = [sink.name for sink in ship.sinks(config, ship.remembered(ledger), checks)]
         return Status(
