@@ -14,6 +14,7 @@ import time
 import msgspec
 import pytest
 
+from agent.ledger import Look
 from agent.ledger_file import reading, writing
 from agent.sinks.delivery import Identity
 from agent.state import State
@@ -47,9 +48,10 @@ class Site:
     def record(self, *subjects):
         """Let these be what is found now, as a check that is in no catalogue but this ledger's."""
         self.steps += 1
-        found = outcome(*subjects, check=CHECK, taken=TAKEN + dt.timedelta(seconds=self.steps))
+        taken = TAKEN + dt.timedelta(seconds=self.steps)
+        found, look = outcome(*subjects, check=CHECK, taken=taken), Look(topic="machine", taken=taken)
         name = msgspec.json.encode(MACHINE).decode()
-        writing(self.state, lambda ledger: ledger.record([found], looks=(), catalogue={CHECK}, identity=name))
+        writing(self.state, lambda ledger: ledger.record([found], looks=[look], catalogue={CHECK}, identity=name))
 
     def ship(self):
         """The shipping part of a report in a process of its own, for ledgers that no probe filled."""
@@ -76,6 +78,7 @@ class Site:
 SHIP = """
 import sys
 from agent import config, ship
+from agent.ledger import Look
 from agent.ledger_file import writing
 from agent.state import State
 settings = config.load(sys.argv[2])
