@@ -124,7 +124,7 @@ describe() {
     sources="pyproject.toml"
     [ -n "$extras" ] || sources="$sources agent"
     # shellcheck disable=SC2086 # the words above are ours and hold no spaces
-    find $sources -type f ! -name '*.py[co]' -exec sha256sum {} + | LC_ALL=C sort | sha256sum
+    find $sources -type f ! -path '*/__pycache__/*' -exec sha256sum {} + | LC_ALL=C sort | sha256sum
 }
 
 # Take the directory, or what an interrupted run left of it; never one that somebody else made.
