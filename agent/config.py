@@ -67,13 +67,10 @@ class PackagesSection(Section, frozen=True, kw_only=True):
 class PythonSection(Section, frozen=True, kw_only=True):
     """Python environments."""
 
-    roots: Annotated[tuple[str, ...], _described("Directories under which environments are looked for.")] = (
-        "/usr",
-        "/opt",
-        "/home",
-        "/root",
-        "/srv",
-    )
+    roots: Annotated[
+        tuple[Annotated[str, Meta(pattern=r"^/")], ...],
+        _described("Directories under which environments are looked for; links in them are not followed."),
+    ] = ("/usr", "/opt", "/home", "/root", "/srv")
     directories: Annotated[
         int,
         _described("At most this many directories are visited; what is left out is reported.", ge=100, le=5_000_000),

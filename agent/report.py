@@ -97,9 +97,7 @@ def record(state: State, looks: Sequence[collect.Look], outcomes: Sequence[Outco
     catalogue = {check.id for check in discovery.checks()}
     speaker = ship.identity(look.fact for look in looks if isinstance(look.fact, Fact))
     name = msgspec.json.encode(speaker).decode() if speaker else ""
-    _, notice = writing(
-        state, lambda ledger: ledger.record(outcomes, looks=noted, catalogue=catalogue, identity=name)
-    )
+    _, notice = writing(state, lambda ledger: ledger.record(outcomes, looks=noted, catalogue=catalogue, identity=name))
     return notice
 
 
@@ -131,7 +129,9 @@ def report(host: Host, state: State, config: Config) -> Report:
     def work(ledger: Ledger) -> tuple[outbox.Progress, ...]:
         speaker = ship.remembered(ledger)
         if speaker is None:
-            notices.append("Nothing was shipped: which machine this is could not be found out yet; see: dlvmguard status")
+            notices.append(
+                "Nothing was shipped: which machine this is could not be found out yet; see: dlvmguard status"
+            )
             return ()
         return ship.ship(ledger, ship.sinks(config, speaker, checks), speaker)
 

@@ -7,6 +7,7 @@ that judges and ships; neither opens what the other may write, except that the l
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import grp
 import os
 import stat
@@ -131,6 +132,42 @@ def locate(chosen: str, *, writing: bool) -> State:
         return State(SYSTEM_DIRECTORY)
     base = os.environ.get("XDG_STATE_HOME", "")
     return State(os.path.join(base if os.path.isabs(base) else os.path.expanduser("~/.local/state"), "dlvmguard"))
+
+
+def append(path: str, content: bytes) -> None:
+    """Add whole lines to an output file of ours; they are on disk on return, and none is there after an error.
+
+    A link, a FIFO or a directory in its place is an error, and so is another process that is writing to it.
+    """
+    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+    try:
+        handle = os.open(path, flags, 0o640)
+        try:
+            _append(handle, path, content)
+        finally:
+            os.close(handle)
+    except BlockingIOError as error:
+        raise StateError(f"{path} is being written to by another process") from error
+    except OSError as error:
+        raise StateError(f"{path}: {os.strerror(error.errno).lower() if error.errno else error}") from error
+
+
+def _append(handle: int, path: str, content: bytes) -> None:
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        raise StateError(f"{path} is not a regular file")
+    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    size = os.fstat(handle).st_size
+    if size and os.pread(handle, 1, size - 1) != b"\n":  # a kill or a crash tore the last line
+        content = b"\n" + content
+    try:
+        while content:  # once, but for a full disk: then the second write says why the first was short
+            content = content[os.write(handle, content) :]
+        os.fsync(handle)
+    except OSError:
+        os.ftruncate(handle, size)
+        raise
+    if not size:
+        _sync_directory(os.path.dirname(path))
 
 
 def _sync_directory(path: str) -> None:

@@ -159,6 +159,27 @@ def test_both_outputs_are_read_at_once():
     assert (len(answer.output), answer.status) == (300_000, 0)
 
 
+def test_a_long_output_comes_in_pieces():
+    script = "import sys; sys.stderr.write('e' * 300000); sys.stdout.write('o' * 3000000)"
+    pieces = list(Host().pour([sys.executable, "-c", script], deadline=30, limit=4_000_000))
+    assert (sum(map(len, pieces)), set(b"".join(pieces))) == (3_000_000, {ord("o")})
+    assert max(map(len, pieces)) < 100_000
+
+
+def test_a_program_that_fails_says_so_after_what_it_printed():
+    said = Host().pour(["/bin/sh", "-c", "echo one; echo broken >&2; exit 3"], deadline=30, limit=1000)
+    assert next(said) == b"one\n"
+    with pytest.raises(CannotLookError, match="status 3: broken"):
+        list(said)
+
+
+def test_a_program_that_pours_without_end_is_stopped():
+    with pytest.raises(CannotLookError, match="printed more than"):
+        list(Host().pour(["/usr/bin/yes"], deadline=30, limit=100_000))
+    with pytest.raises(CannotLookError, match="no answer"):
+        list(Host().pour(["/bin/sh", "-c", "sleep 60"], deadline=0.3, limit=100_000))
+
+
 def test_a_file_that_vanishes_between_listing_and_reading_is_absent(tmp_path):
     host = plant(tmp_path, {f"/d/{number}": "x" for number in range(200)})
     entries = host.entries("/d")

@@ -8,6 +8,7 @@ import stat
 import subprocess
 import sys
 
+import msgspec
 import pytest
 
 from agent.checks import models as checks
@@ -17,7 +18,7 @@ from agent.facts.models import Models, models
 from agent.host import Host
 from agent.integrity import approval
 from agent.integrity.approval import approve
-from agent.model import Check, Outcome, Severity, Unknown
+from agent.model import Check, Outcome, Seen, Severity
 from agent.state import State
 from tests.fakes.trees import NOW, plant
 
@@ -50,7 +51,9 @@ def limited(config: Config, budget: int) -> Config:
 
 
 def judged(fact: Models) -> dict[str, Outcome]:
-    return {outcome.check: outcome for outcome in evaluate(CHECKS, {Models: fact}, Config(), NOW)}
+    return {
+        outcome.check: outcome for outcome in evaluate(CHECKS, {Models: Seen(fact=fact, taken=NOW.now)}, Config(), NOW)
+    }
 
 
 def found(fact: Models) -> list[tuple[str, str]]:
@@ -397,11 +400,8 @@ models(Host(sys.argv[1], progress=lambda text: print(text, flush=True)), config)
 
 
 def test_the_fact_survives_its_journey_and_holds_no_content(host, config):
-    import msgspec  # noqa: PLC0415 -- only this test looks at the wire
-
     with open(host.place("/models/llama/config.json"), "w") as file:
         file.write("canary-3fa9")
     wire = msgspec.json.encode(models(host, config))
     assert b"canary" not in wire
     assert isinstance(msgspec.json.decode(wire, type=Models), Models)
-    assert Unknown(reason="x", scope="/models").covers("/models/llama")

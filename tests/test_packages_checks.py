@@ -19,7 +19,7 @@ from agent.config import Config, PackagesSection
 from agent.evaluate import Facts, evaluate
 from agent.facts.packages import Kernel, Package, Packages, Reboot, Update, Updates
 from agent.knowledge import ExposedPackages
-from agent.model import Severity, Unknown
+from agent.model import Seen, Severity, Unknown
 from tests.fakes.trees import NOW
 
 EXPOSED = knowledge.load(ExposedPackages)
@@ -168,7 +168,10 @@ def test_lists_are_stale_after_the_configured_days_and_not_before():
 
 
 def test_without_lists_updates_are_unknown_and_held_packages_still_judged():
-    facts: Facts = {Packages: the_packages(a_package(held=True)), Updates: Unknown(reason="no list")}
+    facts: Facts = {
+        Packages: Seen(fact=the_packages(a_package(held=True)), taken=NOW.now),
+        Updates: Seen(fact=Unknown(reason="no list"), taken=NOW.now),
+    }
     checks = [check for check in discovery.checks() if check.topic == "packages"]
     outcomes = {outcome.check: outcome for outcome in evaluate(checks, facts, Config(), NOW)}
     assert outcomes["security-update-pending"].unknowns == (Unknown(reason="no list"),)

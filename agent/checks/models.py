@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import posixpath
 import shlex
 from collections.abc import Iterator
 
@@ -32,7 +31,7 @@ def model_file_changed(models: Models) -> Iterator[Finding]:
         was, now = difference.approved, difference.present
         if was is None or now is None:
             continue
-        path = posixpath.join(directory.path, difference.path)
+        path = directory.whole(difference.path)
         if difference.how == "mode":
             yield Finding(
                 subject=path,
@@ -63,7 +62,7 @@ def model_file_added(models: Models) -> Iterator[Finding]:
     which is why those are worse.
     """
     for directory, difference in _differences(models, {"added"}):
-        path = posixpath.join(directory.path, difference.path)
+        path = directory.whole(difference.path)
         now = difference.present
         if now is not None:
             yield Finding(
@@ -85,7 +84,7 @@ def model_file_removed(models: Models) -> Iterator[Finding]:
     A missing file can make a loader fall back to another one, or fetch one from the network.
     """
     for directory, difference in _differences(models, {"removed"}):
-        path = posixpath.join(directory.path, difference.path)
+        path = directory.whole(difference.path)
         if difference.approved is not None:
             yield Finding(
                 subject=path,
@@ -138,7 +137,7 @@ def model_directory_writable(models: Models) -> Iterator[Finding]:
     """
     for directory in models.directories:
         if directory.writable:
-            first = posixpath.normpath(posixpath.join(directory.path, directory.writable[0]))
+            first = directory.whole(directory.writable[0])
             more = f" and {directory.writable_count - 1} more" if directory.writable_count > 1 else ""
             # What lies above, if anything, is named first.
             above = not f"{first}/".startswith(f"{directory.path}/")
@@ -164,7 +163,7 @@ def model_blob_mismatch(models: Models) -> Iterator[Finding]:
     """
     for directory in models.directories:
         for record in directory.misnamed:
-            path = posixpath.join(directory.path, record.path)
+            path = directory.whole(record.path)
             yield Finding(
                 subject=path,
                 detail=f"{path}: holds {_words(record)}",

@@ -28,7 +28,7 @@ _KERNEL_AND_DRIVER = (
 def security_update_pending(updates: Updates, exposed: ExposedPackages) -> Iterator[Finding]:
     """A security update is available and not installed.
 
-    The distributor has published the fix, so the flaw is public and exploits follow within days. It rests on the
+    The distributor has published the fix, so the flaw is public and exploits may follow within days. It rests on the
     package lists of the security archives as the last `apt-get update` left them, compared as dpkg compares. It is
     high for what guards the borders of the machine: the kernel, the C library, TLS, SSH, sudo, container runtimes.
     """

@@ -53,6 +53,10 @@ class ModelDirectory(Value, frozen=True, kw_only=True):
     approval: ModelApproval | None = None
     differences: tuple[Difference, ...] = ()
 
+    def whole(self, path: str) -> str:
+        """A path of this fact as an absolute one."""
+        return posixpath.normpath(posixpath.join(self.path, path))
+
 
 class DamagedApproval(Value, frozen=True, kw_only=True):
     """An approval that is there and cannot be used; ``subject`` is its directory, or its file if that is unknown."""

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
-from rich.padding import Padding
 from rich.text import Text
 
 from agent.ledger import Look, OpenFinding
@@ -15,7 +14,10 @@ from agent.model import Check, Duty, Event, Severity, Unknown, Value
 from agent.outbox import Progress
 from agent.views import data
 from agent.views.summary import counted, in_words
-from agent.views.text import event_line, moment, unknowns_table
+from agent.views.text import draw_reasons, event_line, hang, moment
+
+_INDENT = 36
+"""Columns before the numbers: two, and the longest duty."""
 
 
 class Status(Value, frozen=True, kw_only=True):
@@ -94,7 +96,7 @@ def draw(console: Console, status: Status) -> None:
     for duty in Duty:
         under = [each.finding for each in status.open if status.duty(each) is duty]
         if under:
-            console.print(Padding(Text(f"{duty.title + ':':<34} {in_words(counted(under))}"), (0, 0, 0, 2)))
+            hang(console, in_words(counted(under)), label=duty.title, indent=_INDENT)
     _draw_newest(console, status)
     _draw_looks(console, status)
     _draw_deliveries(console, status.deliveries)
@@ -106,7 +108,7 @@ def _draw_newest(console: Console, status: Status) -> None:
     console.print()
     console.print(Text("Newest changes", style="bold underline"))
     for event in status.newest:
-        console.print(Padding(event_line(event), (0, 0, 0, 2)))
+        hang(console, event_line(event), indent=2)
 
 
 def _draw_looks(console: Console, status: Status) -> None:
@@ -122,7 +124,7 @@ def _draw_looks(console: Console, status: Status) -> None:
         console.print()
         affected = f"{len(status.unknown)} of {len(status.checks)} checks could not judge everything"
         console.print(Text.assemble(("Unknown", "bold underline"), f"   {affected}"))
-        console.print(Padding(unknowns_table(named, everything=False), (0, 0, 0, 2)))
+        draw_reasons(console, named)
 
 
 def _draw_deliveries(console: Console, deliveries: Sequence[Progress]) -> None:

@@ -9,9 +9,7 @@ import datetime as dt
 import sys
 from collections.abc import Iterable, Sequence
 
-from rich.console import Console, RenderableType
-from rich.padding import Padding
-from rich.table import Table
+from rich.console import Console
 from rich.text import Text
 
 from agent.model import Check, Event, Judged, Severity, Unknown
@@ -24,6 +22,8 @@ _STYLE = {
     Severity.LOW: "cyan",
     Severity.INFO: "dim",
 }
+_INDENT = 12
+"""Columns before the text: two, and the longest severity or topic."""
 _SHOWN = 5
 """Subjects of one check that are listed before the rest is only counted."""
 
@@ -42,6 +42,17 @@ def console() -> Console:
     return Page(width=width, markup=False, highlight=False, emoji=False)
 
 
+def hang(console: Console, body: Text | str, *, label: Text | str = "", indent: int) -> None:
+    """Print a label and beside it, ``indent`` columns in, a text that wraps there; no line ends in spaces."""
+    text = Text(body) if isinstance(body, str) else body
+    lead = Text.assemble("  ", label)
+    lead.pad_right(max(0, indent - lead.cell_len))
+    for line in text.wrap(console, max(20, console.width - indent), overflow="fold"):
+        line.rstrip()
+        console.print(Text.assemble(lead, line), no_wrap=True, overflow="ignore", crop=False)
+        lead = Text(" " * indent)
+
+
 def draw_scan(console: Console, summary: Summary, *, everything: bool = False) -> None:
     """Findings by duty, then what could not be seen, then one line that sums it up."""
     console.print(Text.assemble((f"dlvmguard {summary.agent_version}", "bold"), f"   {summary.machine}"))
@@ -50,7 +61,7 @@ def draw_scan(console: Console, summary: Summary, *, everything: bool = False) -
         console.print(Text.assemble((duty.title, "bold underline"), f"   {in_words(counted(findings))}"))
         for group in grouped(findings):
             check = summary.checks[group[0].check]
-            console.print(Padding(_group(check, group, everything=everything), (0, 0, 0, 2)))
+            _draw_group(console, check, group, everything=everything)
     _draw_unknowns(console, summary, everything=everything)
     for notice in summary.notices:
         console.print(Text(f"\n{notice}", style="yellow"))
@@ -58,23 +69,18 @@ def draw_scan(console: Console, summary: Summary, *, everything: bool = False) -
     console.print(Text(_summed_up(summary)))
 
 
-def _group(check: Check, findings: Sequence[Judged], *, everything: bool) -> RenderableType:
+def _draw_group(console: Console, check: Check, findings: Sequence[Judged], *, everything: bool) -> None:
     severity = findings[0].severity
-    grid = Table.grid(padding=(0, 1))
-    grid.add_column(width=8)
-    grid.add_column(overflow="fold")
     heading = Text.assemble((check.title.rstrip("."), "bold"), (f"   {check.id}", "dim"))
-    grid.add_row(Text(severity.value.upper(), style=_STYLE[severity]), heading)
+    hang(console, heading, label=Text(severity.value.upper(), style=_STYLE[severity]), indent=_INDENT)
     listed = findings if everything else findings[:_SHOWN]
     for finding in listed:
-        grid.add_row("", Text.assemble("- ", finding.detail, (f"   [{finding.id}]", "dim")))
+        hang(console, Text.assemble("- ", finding.detail, (f"   [{finding.id}]", "dim")), indent=_INDENT)
     if rest := len(findings) - len(listed):
-        grid.add_row("", Text(f"- and {rest} more: dlvmguard scan --all", style="dim"))
-    grid.add_row("", Text.assemble(("why  ", "dim"), first_sentence(check.manual)))
-    fixes = list(dict.fromkeys(finding.fix for finding in listed))
-    for fix in fixes:
-        grid.add_row("", Text.assemble(("fix  ", "dim"), (fix, "green")))
-    return grid
+        hang(console, Text(f"- and {rest} more: dlvmguard scan --all", style="dim"), indent=_INDENT)
+    hang(console, Text.assemble(("why  ", "dim"), first_sentence(check.manual)), indent=_INDENT)
+    for fix in dict.fromkeys(finding.fix for finding in listed):
+        hang(console, Text.assemble(("fix  ", "dim"), (fix, "green")), indent=_INDENT)
 
 
 def _draw_unknowns(console: Console, summary: Summary, *, everything: bool) -> None:
@@ -84,23 +90,29 @@ def _draw_unknowns(console: Console, summary: Summary, *, everything: bool) -> N
         return
     console.print()
     console.print(Text.assemble(("Could not be looked at", "bold underline"), f"   {len(named)}"))
-    console.print(Padding(unknowns_table(named, everything=everything), (0, 0, 0, 2)))
+    draw_reasons(console, named, everything=everything)
 
 
-def unknowns_table(named: Sequence[tuple[str, Unknown]], *, everything: bool) -> RenderableType:
-    """Topic by topic, what could not be seen, why, and what would help."""
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column()
-    grid.add_column(overflow="fold")
+def draw_reasons(console: Console, named: Sequence[tuple[str, Unknown]], *, everything: bool = False) -> None:
+    """Topic by topic, what could not be seen, why, and what would help; the same reason once."""
+    scopes: dict[tuple[str, str, str], list[str]] = {}
+    for name, unknown in named:
+        scopes.setdefault((name, unknown.reason, unknown.hint), []).append(unknown.scope)
     for name in dict.fromkeys(name for name, _ in named):
-        unknowns = [unknown for topic, unknown in named if topic == name]
-        listed = unknowns if everything else unknowns[:_SHOWN]
-        for number, unknown in enumerate(listed):
-            hint = f" ({unknown.hint})" if unknown.hint else ""
-            grid.add_row("" if number else Text(name), Text(f"{unknown.reason}{hint}"))
-        if rest := len(unknowns) - len(listed):
-            grid.add_row("", Text(f"and {rest} more", style="dim"))
-    return grid
+        reasons = [reason for reason in scopes if reason[0] == name]
+        listed = reasons if everything else reasons[:_SHOWN]
+        for number, reason in enumerate(listed):
+            body = _reason(reason[1], reason[2], scopes[reason])
+            hang(console, body, label="" if number else name, indent=_INDENT)
+        if rest := len(reasons) - len(listed):
+            hang(console, Text(f"and {rest} more: dlvmguard scan --all", style="dim"), indent=_INDENT)
+
+
+def _reason(reason: str, hint: str, scopes: Sequence[str]) -> Text:
+    """Why, for what where the reason itself does not name it, and what would help."""
+    unnamed = [scope for scope in scopes if scope and scope not in reason]
+    concerned = ", ".join(unnamed[:_SHOWN]) + (" ..." if len(unnamed) > _SHOWN else "")
+    return Text.assemble(reason, f" [{concerned}]" if concerned else "", (f"  {hint}", "dim") if hint else "")
 
 
 def _summed_up(summary: Summary) -> str:
@@ -152,15 +164,13 @@ def event_line(event: Event) -> Text:
     )
 
 
-def draw_catalogue(console: Console, checks: Iterable[Check]) -> None:
-    """All checks, a line each."""
-    table = Table(box=None, pad_edge=False, show_edge=False)
-    for name in ("check", "severity", "topic", "what it finds"):
-        table.add_column(name, overflow="fold", no_wrap=name == "check")
-    for check in checks:
-        severity = Text(check.severity.value, style=_STYLE[check.severity])
-        table.add_row(check.id, severity, check.topic, Text(check.title))
-    console.print(table)
+def draw_catalogue(console: Console, checks: Sequence[Check]) -> None:
+    """All checks, topic by topic."""
+    for topic in dict.fromkeys(check.topic for check in checks):
+        console.print(Text(topic, style="bold underline"))
+        for check in (each for each in checks if each.topic == topic):
+            label = Text(check.severity.value.upper(), style=_STYLE[check.severity])
+            hang(console, Text.assemble((check.id, "bold"), f"  {check.title}"), label=label, indent=_INDENT)
 
 
 def moment(time: dt.datetime | None) -> str:
