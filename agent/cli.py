@@ -234,16 +234,32 @@ def approve(session: Session, directory: str, note: str) -> None:
     from agent.integrity import approval
     from agent.views import progress
 
-    with progress.line() as show:
-        done = approval.approve(
-            directory,
-            session.state(writing=True),
-            note=note,
-            progress=lambda read, path: show(f"reading {directory}: {read / 1e9:.1f} GB, {path}"),
-            host=session.host(),
-        )
+    try:
+        with progress.line() as show:
+            done = approval.approve(
+                directory,
+                session.state(writing=True),
+                note=note,
+                progress=lambda read, path: show(f"reading {directory}: {read / 1e9:.1f} GB, {path}"),
+                host=session.host(),
+            )
+    except approval.ApprovalError as error:
+        raise click.ClickException(str(error)) from error
     count, size = len(done.manifest.files), sum(each.size for each in done.manifest.files)
     click.echo(f"approved {done.manifest.directory}: {count} files, {size} bytes, digest {done.digest}")
+
+
+@models.command(epilog="Example: dlvmguard models revoke /models/retired")
+@click.argument("directory")
+@pass_session
+def revoke(session: Session, directory: str) -> None:
+    """Forget the approval of DIRECTORY, which may be gone; its findings are resolved by the next scan."""
+    from agent.integrity import approval
+
+    path = os.path.realpath(os.path.expanduser(directory))  # it may be gone, which is why it is revoked
+    if not approval.revoke(path, session.state(writing=True)):
+        raise click.ClickException(f"{path} has no approval")
+    click.echo(f"revoked the approval of {path}")
 
 
 @cli.group("config", cls=Suggesting)

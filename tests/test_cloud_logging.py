@@ -103,6 +103,9 @@ TEMPORARY = {
     "broken json": Fault.answer(200, b'{"unfinished": "ans'),
     "no object": Fault.answer(500, b'"overloaded"'),
     "no error object": Fault.answer(403, b'{"error": "no"}'),
+    "no list of details": Fault.answer(403, b'{"error": {"details": [5]}}'),
+    "reason that is no text": Fault.status(403, reason=["x"]),
+    "nested without end": Fault.answer(500, b"[" * 200_000),
     "redirect": Fault.answer(304, b""),
     "dropped": Fault.drop(),
 }

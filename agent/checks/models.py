@@ -23,8 +23,8 @@ _RUNS = (".py", ".pyc", ".so", ".pkl", ".pickle", ".joblib", ".pt", ".pth", ".ck
 def model_file_changed(models: Models) -> Iterator[Finding]:
     """A model file is not the one that was approved.
 
-    Its content, its permissions, or what a link points to differs from the approved manifest. A changed model
-    answers differently, and in several formats it runs code when it is loaded. Contents are compared by SHA-256; a
+    A changed model answers differently, and in several formats it runs code when it is loaded. Its content, its
+    permissions, or what a link points to differs from the approved manifest. Contents are compared by SHA-256; a
     file that has the size and modification time it had, but another content, was changed by somebody who hides it.
     """
     for directory, difference in _differences(models, {"changed", "mode"}):
@@ -158,8 +158,8 @@ def model_directory_writable(models: Models) -> Iterator[Finding]:
 def model_blob_mismatch(models: Models) -> Iterator[Finding]:
     """A downloaded model blob does not hold the content that its name promises.
 
-    Hugging Face and Ollama name a finished blob by the SHA-256 of its content. Another content under that name was
-    damaged or replaced after the download, whether or not anybody approved the directory.
+    It was damaged or replaced after the download, whether or not anybody approved the directory: Hugging Face and
+    Ollama name a finished blob by the SHA-256 of its content, and another content lies under that name.
     """
     for directory in models.directories:
         for record in directory.misnamed:

@@ -147,7 +147,7 @@ def _offer(write: Write, entries: Sequence[Mapping[str, Any]], **named: Any) -> 
         return answered(
             int(error.code or 0),
             str(error.message),
-            reason=error.reason or "",
+            reason=str(error.reason or ""),
             details=error.details,
             count=len(entries),
         )
@@ -155,8 +155,8 @@ def _offer(write: Write, entries: Sequence[Mapping[str, Any]], **named: Any) -> 
         return later(
             f"no access token: {error}", "Check sinks.cloud_logging.credentials, and that the VM has a service account."
         )
-    # The second and third are what the client does about an error body of another shape.
-    except (requests.exceptions.InvalidJSONError, AttributeError, TypeError) as error:
+    # All but the first are what the client does about an error body of another shape.
+    except (requests.exceptions.InvalidJSONError, AttributeError, TypeError, RecursionError) as error:
         return later(f"an answer that is not Cloud Logging's: {error}", "Check sinks.cloud_logging.endpoint.")
     except requests.RequestException as error:
         return later(f"no answer: {error}")

@@ -45,7 +45,7 @@ class Fault(NamedTuple):
     delay: float = 0.0
 
     @classmethod
-    def status(cls, code: int, message: str = "injected", *, reason: str = "") -> Fault:
+    def status(cls, code: int, message: str = "injected", *, reason: object = "") -> Fault:
         """Refuse the whole request as the server does; ``reason`` becomes an ErrorInfo."""
         name = next((name for status, name in rules.STATUSES.values() if status == code), "UNKNOWN")
         error: dict[str, Any] = {"code": code, "message": message, "status": name}
