@@ -18,7 +18,8 @@ sees less and says what. Libraries come from where your pip configuration says.
 DLVMGUARD_PYTHON names the Python to use, 3.10 or newer. Without it python3, python3.14 to python3.10 and conda's
 are tried in this order.
 
-Exit status: 0 done, with findings or without; 1 it could not be set up; 2 wrong use; 130 interrupted; else the scan's own.
+Exit status: 0 done, with findings or without; 1 it could not be set up; 2 wrong use; 130 interrupted; else the
+scan's own.
 Installing dlvmguard on the system, with its services, is not part of this version.
 TEXT
 }
@@ -91,6 +92,7 @@ quoted() {
 prepare() {
     environment=$1
     extras=$2
+    unset PYTHONPATH PYTHONHOME # what is in the environment counts, for the scan too
     one_at_a_time
     stamp=$(describe)
     if [ "$(cat "$environment/stamp" 2>/dev/null)" = "$stamp" ] &&
@@ -124,7 +126,7 @@ describe() {
     sources="pyproject.toml"
     [ -n "$extras" ] || sources="$sources agent"
     # shellcheck disable=SC2086 # the words above are ours and hold no spaces
-    find $sources -type f ! -name '*.py[co]' -exec sha256sum {} + | LC_ALL=C sort | sha256sum
+    find $sources -type f ! -path '*/__pycache__/*' -exec sha256sum {} + | LC_ALL=C sort | sha256sum
 }
 
 # Take the directory, or what an interrupted run left of it; never one that somebody else made.
@@ -146,7 +148,6 @@ empty() {
 
 # The first Python that is new enough and can make environments; else one that lacks only the package for that.
 find_python() {
-    unset PYTHONPATH PYTHONHOME
     if [ -n "${DLVMGUARD_PYTHON-}" ]; then
         set -- "$DLVMGUARD_PYTHON"
     else
