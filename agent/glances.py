@@ -14,7 +14,7 @@ from agent.model import Probe, attempt
 
 _SHARE = 1 / 2000
 _LONGEST_REST = 300.0
-"""A glance may take this part of a core: one that costs more is taken less often, down to this many seconds."""
+"""A glance may take this part of a core: one that costs more is taken less often, down to once in so many seconds."""
 
 
 class Glances:
@@ -25,6 +25,7 @@ class Glances:
         self._log = KernelLog(host)
         self._seen: dict[Callable[..., Hashable], Hashable] = {}
         self._next: dict[Callable[..., Hashable], float] = {}
+        self._cost: dict[Callable[..., Hashable], float] = {}
 
     def provoked(self, probes: Iterable[Probe[Any]], host: Host, config: Config, now: float) -> set[str]:
         """The names of the probes whose glance is another one than before, or whom the kernel's log calls."""
@@ -42,7 +43,11 @@ class Glances:
             return False
         start = time.thread_time()
         seen = attempt(lambda: glance(host, config), what="glance")
-        self._next[glance] = now + min((time.thread_time() - start) / _SHARE, _LONGEST_REST)
+        cost = time.thread_time() - start
+        usual = min(
+            cost, self._cost.get(glance, 0.0)
+        )  # as with looks: one that cost much once is no reason to be blind
+        self._cost[glance], self._next[glance] = cost, now + min(usual / _SHARE, _LONGEST_REST)
         first, changed = glance not in self._seen, self._seen.get(glance) != seen
         self._seen[glance] = seen
         return changed and not first

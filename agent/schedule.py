@@ -24,12 +24,17 @@ _LONGEST_PROVOKED_REST = 60.0
 
 
 class Turn(Value, frozen=True, kw_only=True):
-    """One probe's place in the schedule. ``cost`` is the CPU time of its last look, which ended at ``last``."""
+    """One probe's place in the schedule.
+
+    ``cost`` is the CPU time of its last look, which ended at ``last``; ``usual`` is that of the cheaper of the last
+    two, so that one look that had much to read does not make us blind for what comes next.
+    """
 
     every: float
     due: float
     last: float | None = None
     cost: float = 0.0
+    usual: float = 0.0
     failures: int = 0
     reason: str = ""
 
@@ -43,13 +48,14 @@ class Turn(Value, frozen=True, kw_only=True):
             return self
         rested = now
         if self.last is not None:
-            rested = max(now, self.last + min(self.cost / _PROVOKED_SHARE, _LONGEST_PROVOKED_REST))
+            rested = max(now, self.last + min(self.usual / _PROVOKED_SHARE, _LONGEST_PROVOKED_REST))
         return msgspec.structs.replace(self, due=min(self.due, rested))
 
     def looked(self, now: float, *, cost: float, chance: float, unfinished: bool = False) -> Turn:
         """A look ended well; ``chance`` is a random number from 0 to 1. One that is not finished goes on at once."""
-        wait = 0.0 if unfinished else max(self.every, min(cost / _SHARE, _LONGEST_REST))
-        return Turn(every=self.every, due=now + wait * (1 + _SPREAD * chance), last=now, cost=cost)
+        usual = min(self.cost, cost)
+        wait = 0.0 if unfinished else max(self.every, min(usual / _SHARE, _LONGEST_REST))
+        return Turn(every=self.every, due=now + wait * (1 + _SPREAD * chance), last=now, cost=cost, usual=usual)
 
     def failed(self, now: float, reason: str, *, cost: float, chance: float) -> Turn:
         """A look failed: the next one comes at the usual time or later, each time later, up to an hour."""

@@ -25,10 +25,18 @@ def test_a_look_is_never_repeated_before_its_interval(every, now, cost, chance):
 
 
 def test_a_costly_look_waits_longer_than_it_asks_for():
-    turn = Turn(every=30, due=0)
+    turn = Turn(every=30, due=0, cost=5000)
     assert turn.looked(100, cost=0.01, chance=0).due == 130
     assert turn.looked(100, cost=0.1, chance=0).due == 300
     assert turn.looked(100, cost=1000, chance=0).due == 1000
+
+
+def test_one_look_that_had_much_to_read_does_not_put_off_the_next():
+    turn = Turn(every=60, due=0).looked(100, cost=10, chance=0)
+    assert turn.due == 160
+    assert turn.provoked(101).is_due(101)
+    again = turn.looked(101, cost=10, chance=0)
+    assert not again.provoked(102).is_due(102), "unless it does so every time"
 
 
 def test_what_is_not_finished_goes_on_when_the_others_had_their_turn():
@@ -58,16 +66,16 @@ def test_provoking_without_end_does_not_get_a_core(every, chance, provocations, 
             looks.append(now)
             turn = turn.looked(now, cost=cost, chance=chance)
     rest = min(cost * 20, 60)
-    assert all(later - earlier >= rest * 0.999 - 1e-6 for earlier, later in itertools.pairwise(looks))
+    assert all(later - earlier >= rest * 0.999 - 1e-6 for earlier, later in itertools.pairwise(looks[1:]))
 
 
 def test_a_provocation_is_heard_at_once_and_never_puts_a_look_off():
     assert Turn(every=3600, due=5000, last=100, cost=0.01).provoked(2000).is_due(2000)
-    assert Turn(every=3600, due=1000, last=990, cost=60).provoked(999).due == 1000
+    assert Turn(every=3600, due=1000, last=990, usual=60).provoked(999).due == 1000
 
 
 def test_a_provocation_during_the_rest_is_not_lost():
-    turn = Turn(every=3600, due=5000, last=100, cost=1).provoked(101)
+    turn = Turn(every=3600, due=5000, last=100, usual=1).provoked(101)
     assert not turn.is_due(101)
     assert turn.is_due(120)
 
