@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 import click
 
 from agent import __version__
-from agent.config import Config, ConfigError
+from agent.config import DEFAULT_PATH, Config, ConfigError
 from agent.config import load as load_config
 from agent.host import Host
 from agent.model import CannotLookError, Severity
@@ -66,9 +66,21 @@ class Session:
     def __init__(self, *, config_path: str, state_directory: str, root: str) -> None:
         """Remember the options; nothing is read yet."""
         self._config_path, self._state_directory, self._root = config_path, state_directory, root
+        self._config: Config | None = None
+
+    @property
+    def config_path(self) -> str:
+        """Where the configuration is, or would be."""
+        return os.path.abspath(self._config_path or DEFAULT_PATH)
 
     def config(self) -> Config:
-        """The configuration, with the options applied."""
+        """The configuration, with the options applied, as it was when first asked for."""
+        if self._config is None:
+            self._config = self.load()
+        return self._config
+
+    def load(self) -> Config:
+        """The configuration as it is now."""
         import msgspec
 
         config = load_config(self._config_path)
@@ -78,6 +90,12 @@ class Session:
     def state(self, *, writing: bool) -> State:
         """The state directory."""
         return locate(self.config().state_directory, writing=writing)
+
+    def ledger(self, *, writing: bool) -> State:
+        """The state directory for work on the ledger, which root does not do where it belongs to another user."""
+        state = self.state(writing=writing)
+        state.give_up_root()
+        return state
 
     def host(self, progress: Callable[[str], None] = lambda _text: None) -> Host:
         """The machine to look at; ``progress`` hears what takes long."""
@@ -151,9 +169,10 @@ def status(session: Session, form: str) -> None:
     from agent.views import data, text
     from agent.views import status as view
 
-    standing = report.status(session.state(writing=False), session.config())
+    state = session.ledger(writing=False)
+    standing = report.status(state, session.config())
     if standing is None:
-        raise StateError(f"no scan was recorded in {session.state(writing=False).directory} yet; run: dlvmguard scan")
+        raise StateError(f"no scan was recorded in {state.directory} yet; run: dlvmguard scan")
     if form == "json":
         click.echo(data.encoded(view.as_data(standing)))
     else:
@@ -172,7 +191,7 @@ def explain(session: Session, name: str) -> None:
     if name in checks:
         text.draw_check(text.console(), checks[name])
         return
-    known = report.finding(session.state(writing=False), name)
+    known = report.finding(session.ledger(writing=False), name)
     if known is None:
         raise click.UsageError(f"no check or finding {name!r}; {near(name, sorted(checks))}")
     text.draw_finding(text.console(), known.finding, known.since, known.history)
@@ -215,9 +234,18 @@ def report(session: Session) -> None:
     from agent.views import status as view
     from agent.views import text
 
-    done = reporting.report(session.host(), session.state(writing=True), session.config())
+    done = reporting.report(session.host(), session.ledger(writing=True), session.config())
     view.draw_report(text.console(), done.deliveries, done.notices)
     sys.exit(0 if done.is_settled else 1)
+
+
+@cli.command(epilog="Example: dlvmguard watch   (what the service runs; stop it with Ctrl-C)")
+@pass_session
+def watch(session: Session) -> None:
+    """Look whenever it is due or something happens, until stopped."""
+    from agent import watch as watching
+
+    watching.watch(session.host(), session.state(writing=True), session.load, config_path=session.config_path)
 
 
 @cli.group(cls=Suggesting)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
+import hashlib
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -57,7 +59,7 @@ def facts(looks: Iterable[Look]) -> Facts:
 _NOTHING = msgspec.Raw(b"null")
 
 
-class _Saved(Value, frozen=True, kw_only=True):
+class Saved(Value, frozen=True, kw_only=True):
     """A look as it is kept in a file. Exactly one of ``fact`` and ``unknown`` is not null."""
 
     probe: str
@@ -67,28 +69,46 @@ class _Saved(Value, frozen=True, kw_only=True):
     fact: msgspec.Raw = _NOTHING
     unknown: Unknown | None = None
 
+    def digest(self) -> bytes:
+        """What is another one if something else was seen, whenever."""
+        return hashlib.sha256(bytes(self.fact) + msgspec.json.encode(self.unknown)).digest()
+
 
 class _Snapshot(Value, frozen=True, kw_only=True):
     """The file that one side hands to the other."""
 
     agent_version: str
-    looks: tuple[_Saved, ...]
+    looks: tuple[Saved, ...]
+
+
+def saved(look: Look) -> Saved:
+    """A look as it is kept."""
+    return Saved(
+        probe=look.probe.name,
+        topic=look.probe.topic,
+        taken=look.taken,
+        seconds=round(look.seconds, 6),
+        fact=_NOTHING if isinstance(look.fact, Unknown) else msgspec.Raw(msgspec.json.encode(look.fact)),
+        unknown=look.fact if isinstance(look.fact, Unknown) else None,
+    )
 
 
 def encode(looks: Iterable[Look]) -> bytes:
     """A snapshot as JSON."""
-    saved = tuple(
-        _Saved(
-            probe=look.probe.name,
-            topic=look.probe.topic,
-            taken=look.taken,
-            seconds=round(look.seconds, 6),
-            fact=_NOTHING if isinstance(look.fact, Unknown) else msgspec.Raw(msgspec.json.encode(look.fact)),
-            unknown=look.fact if isinstance(look.fact, Unknown) else None,
-        )
-        for look in looks
-    )
-    return msgspec.json.encode(_Snapshot(agent_version=__version__, looks=saved))
+    return msgspec.json.encode(_Snapshot(agent_version=__version__, looks=tuple(map(saved, looks))))
+
+
+def merged(text: bytes | None, fresh: Iterable[Saved]) -> bytes:
+    """A snapshot with these looks in the place of older ones; of a probe that is not among them, what it saw stays.
+
+    The facts that stay are not decoded. A damaged snapshot has nothing worth keeping, and is replaced whole.
+    """
+    kept: tuple[Saved, ...] = ()
+    with contextlib.suppress(msgspec.MsgspecError, ValueError):
+        kept = msgspec.json.decode(text, type=_Snapshot).looks if text else ()
+    looks = {each.probe: each for each in kept}
+    looks.update((each.probe, each) for each in fresh)
+    return msgspec.json.encode(_Snapshot(agent_version=__version__, looks=tuple(looks.values())))
 
 
 def decode(text: bytes, probes: Sequence[Probe[Any]]) -> tuple[Look, ...]:
@@ -105,7 +125,7 @@ def decode(text: bytes, probes: Sequence[Probe[Any]]) -> tuple[Look, ...]:
     return tuple(_restored(saved, by_name[saved.probe]) for saved in snapshot.looks if saved.probe in by_name)
 
 
-def _restored(saved: _Saved, probe: Probe[Any]) -> Look:
+def _restored(saved: Saved, probe: Probe[Any]) -> Look:
     fact: Fact | Unknown
     try:
         fact = saved.unknown or msgspec.json.decode(saved.fact, type=probe.fact)

@@ -151,6 +151,14 @@ class Host:
         except (OSError, ValueError) as error:
             raise _cannot(path, error) from error
 
+    def signature(self, path: str) -> tuple[int, ...]:
+        """What differs when a file was written or replaced; empty where it cannot be looked at. Never an error."""
+        try:
+            seen = self.stat(path, follow=False)
+        except CannotLookError:
+            return ()
+        return (seen.st_mtime_ns, seen.st_ctime_ns, seen.st_ino, seen.st_size)
+
     def exists(self, path: str) -> bool:
         """Whether something is there. A directory that may not be searched is an error, not a no."""
         try:

@@ -33,6 +33,7 @@ def reading(state: State) -> Iterator[Ledger | None]:
     Raises:
         StateError: it may not be read, or it is damaged.
     """
+    state.keep_out(state.ledger)
     if not _is_there(state):
         yield None
         return
@@ -54,6 +55,7 @@ def writing(state: State, work: Callable[[Ledger], T]) -> tuple[T, str]:
     Raises:
         StateError: the ledger cannot be written; nothing was changed.
     """
+    state.keep_out(state.ledger)
     state.prepare(os.path.dirname(state.ledger))
     try:
         return _worked(state, work), ""

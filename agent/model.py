@@ -11,7 +11,7 @@ import enum
 import hashlib
 import inspect
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -112,9 +112,13 @@ SEPARATORS = "/#:"
 
 
 class Fact(Value, frozen=True, kw_only=True):
-    """What a probe saw. Subclasses add the fields; ``gaps`` are the parts that it could not see."""
+    """What a probe saw. Subclasses add the fields; ``gaps`` are the parts that it could not see.
+
+    ``unfinished`` says that the probe stopped at a limit and goes on from there when it looks again.
+    """
 
     gaps: tuple[Unknown, ...] = ()
+    unfinished: bool = False
 
 
 class Seen(Value, frozen=True, kw_only=True):
@@ -219,12 +223,16 @@ class Event(Value, frozen=True, kw_only=True):
 
 
 class Probe(Value, Generic[T], frozen=True, kw_only=True):
-    """Looks at the machine and returns one fact. Made by ``@probe``; judges nothing."""
+    """Looks at the machine and returns one fact. Made by ``@probe``, which says what the rest means; judges nothing."""
 
     name: str
     topic: str
     fact: type[Fact]
     network: bool
+    every: dt.timedelta
+    glance: Callable[..., Hashable] | None
+    kernel_log: str
+    slow: bool
     title: str
     look: Callable[..., T]
 
@@ -251,16 +259,35 @@ class Check(Value, frozen=True, kw_only=True):
         return self.judge(*arguments, **named)
 
 
-def probe(*, network: bool = False) -> Callable[[Callable[..., T]], Probe[T]]:
+def probe(
+    *,
+    every: dt.timedelta = dt.timedelta(hours=1),
+    network: bool = False,
+    glance: Callable[..., Hashable] | None = None,
+    kernel_log: str = "",
+    slow: bool = False,
+) -> Callable[[Callable[..., T]], Probe[T]]:
     """Make a function of ``(host, config)`` a probe; name, topic and fact type come from the function itself.
 
-    ``network`` says that it needs the network, so that it runs on the unprivileged side.
+    On a machine that is watched it looks ``every`` so often, and besides when it is provoked: when what ``glance``
+    returns, a function of the same arguments that costs next to nothing, is another than before; or when the kernel
+    logs a line in which ``kernel_log`` is found, a regular expression. A ``slow`` one may take long and lets the
+    others go first. ``network`` says that it needs the network, so that it runs on the unprivileged side.
     """
 
     def make(look: Callable[..., T]) -> Probe[T]:
         fact = typing.get_type_hints(look)["return"]
         return Probe(
-            name=look.__name__, topic=_topic(look), fact=fact, network=network, title=_manual(look)[0], look=look
+            name=look.__name__,
+            topic=_topic(look),
+            fact=fact,
+            network=network,
+            every=every,
+            glance=glance,
+            kernel_log=kernel_log,
+            slow=slow,
+            title=_manual(look)[0],
+            look=look,
         )
 
     return make

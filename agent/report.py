@@ -5,23 +5,26 @@ from __future__ import annotations
 import datetime as dt
 import time
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import msgspec
 
-from agent import __version__, collect, discovery, outbox, ship
+from agent import __version__, collect, discovery, outbox, pulse, ship
 from agent.config import Config
 from agent.evaluate import evaluate
 from agent.facts.machine import Machine
 from agent.host import Host
 from agent.ledger import Ledger, Look
 from agent.ledger_file import reading, writing
-from agent.model import Event, Fact, Judged, Moment, Outcome, Unknown, Value, short_id
+from agent.model import Event, Fact, Judged, Moment, Outcome, Probe, Unknown, Value, short_id
 from agent.state import State, StateError
 from agent.views.status import Status
 from agent.views.summary import Summary, Topic
 
 _SPEAKER = {"machine", "instance"}
 """The probes that say which machine this is."""
+_ROUNDS = 10
+"""A machine on which something changes without end must not keep a report going without end."""
 _NEWEST = 10
 """Changes that ``status`` shows."""
 
@@ -40,9 +43,16 @@ def scan(
     """
     start = time.monotonic()
     probes = [probe for probe in discovery.probes() if probe.topic in topics]
-    looks = collect.collect(probes, host, config, before=lambda probe: show(f"looking at {probe.topic} ..."))
+
+    def look(chosen: Iterable[Probe[Any]]) -> tuple[collect.Look, ...]:
+        return collect.collect(chosen, host, config, before=lambda probe: show(f"looking at {probe.topic} ..."))
+
+    local = look(probe for probe in probes if not probe.network)
+    notices = _attempted(lambda: _handed_over(state, local)) if state else []
+    looks = local + look(probe for probe in probes if probe.network)
     outcomes = judge(looks, config)
-    notices = _kept(state, looks, outcomes) if state else ()
+    if state and not notices:
+        notices = _attempted(lambda: _recorded(state, looks, outcomes))
     return Summary(
         agent_version=__version__,
         machine=_machine(host, config, looks),
@@ -51,7 +61,7 @@ def scan(
         topics=tuple(_topic(name, looks) for name in topics),
         checks={check.id: check for check in discovery.checks()},
         outcomes=outcomes,
-        notices=notices,
+        notices=tuple(filter(None, notices)),
     )
 
 
@@ -61,28 +71,38 @@ def judge(looks: Iterable[collect.Look], config: Config) -> tuple[Outcome, ...]:
     return evaluate(discovery.checks(), collect.facts(looks), config, moment)
 
 
-def _kept(state: State, looks: Sequence[collect.Look], outcomes: Sequence[Outcome]) -> tuple[str, ...]:
+def _attempted(work: Callable[[], str]) -> list[str]:
+    """The notice that work on the state ends with, if any."""
     try:
-        save(state, looks)
-        notice = record(state, looks, outcomes)
+        return [notice] if (notice := work()) else []
     except StateError as error:
-        return (f"Not recorded: {error}",)
-    return (notice,) if notice else ()
+        return [f"Not recorded: {error}"]
 
 
-def save(state: State, looks: Sequence[collect.Look]) -> None:
+def _handed_over(state: State, looks: Sequence[collect.Look]) -> str:
+    """Keep what was seen as root, and from here on be root no more where the ledger is another user's."""
+    if looks:
+        save(state, state.snapshot, looks)
+    state.hand_over()
+    state.give_up_root()
+    return ""
+
+
+def _recorded(state: State, looks: Sequence[collect.Look], outcomes: Sequence[Outcome]) -> str:
+    through_network = [look for look in looks if look.probe.network]
+    if through_network:
+        save(state, state.network, through_network)
+    return record(state, looks, outcomes)
+
+
+def save(state: State, path: str, looks: Sequence[collect.Look]) -> None:
     """Keep what was seen; of a probe that did not run now, what it saw last stays."""
-    fresh = {look.probe.name for look in looks}
-    try:
-        kept = [look for look in load(state) if look.probe.name not in fresh]
-    except StateError:  # a damaged snapshot has nothing worth keeping, and is replaced whole
-        kept = []
-    state.write(state.snapshot, collect.encode([*kept, *looks]))
+    state.write(path, collect.merged(state.read(path), map(collect.saved, looks)))
 
 
-def load(state: State) -> tuple[collect.Look, ...]:
+def load(state: State, path: str) -> tuple[collect.Look, ...]:
     """What was seen last; nothing where there was no scan."""
-    text = state.read(state.snapshot)
+    text = state.read(path)
     return collect.decode(text, discovery.probes()) if text is not None else ()
 
 
@@ -119,11 +139,7 @@ def report(host: Host, state: State, config: Config) -> Report:
     Raises:
         StateError: the ledger or the snapshot cannot be used; nothing was lost.
     """
-    looks = load(state) or collect.collect(discovery.probes(), host, config)
-    seen = {look.probe.name for look in looks}
-    # A scan of chosen topics alone may not have asked who we are, and no event is sent without a sender.
-    looks += collect.collect((each for each in discovery.probes() if each.name in _SPEAKER - seen), host, config)
-    notices = [record(state, looks, judge(looks, config))]
+    notices = [_brought_up_to_date(host, state, config)]
     checks = {check.id: check for check in discovery.checks()}
 
     def work(ledger: Ledger) -> tuple[outbox.Progress, ...]:
@@ -139,12 +155,55 @@ def report(host: Host, state: State, config: Config) -> Report:
     return Report(deliveries=deliveries, notices=tuple(filter(None, [*notices, notice])))
 
 
+def _brought_up_to_date(host: Host, state: State, config: Config) -> str:
+    """Record what was seen, again if something else was seen meanwhile: the path unit does not tell while we run."""
+    notice = ""
+    for _ in range(_ROUNDS):
+        signature = state.signature(state.snapshot)
+        looks = _merged(host, state, config)
+        notice = record(state, looks, judge(looks, config)) or notice
+        if signature == state.signature(state.snapshot):
+            break
+    return notice
+
+
+def _merged(host: Host, state: State, config: Config) -> tuple[collect.Look, ...]:
+    """What the other side saw last, and what is seen through the network, looked at anew where it is due."""
+    local = tuple(look for look in load(state, state.snapshot) if not look.probe.network)
+    kept = {look.probe.name: look for look in _through_network(state) if not _is_due(look)}
+    due = [each for each in discovery.probes() if each.network and each.name not in kept]
+    fresh = collect.collect(due, host, config)
+    if fresh:
+        save(state, state.network, fresh)
+    # A scan of chosen topics alone may not have asked which machine this is, and no event is sent without a sender.
+    missing = _SPEAKER - {look.probe.name for look in (*local, *kept.values(), *fresh)}
+    speaker = collect.collect((each for each in discovery.probes() if each.name in missing), host, config)
+    return (*local, *kept.values(), *fresh, *speaker)
+
+
+def _through_network(state: State) -> tuple[collect.Look, ...]:
+    """What was seen through the network last; what is damaged is looked at anew and replaced."""
+    try:
+        return load(state, state.network)
+    except StateError:
+        return ()
+
+
+def _is_due(look: collect.Look) -> bool:
+    """Whether to look again: after its time, after a failure, or when its time lies in the future."""
+    age = dt.datetime.now(dt.timezone.utc) - look.taken
+    return isinstance(look.fact, Unknown) or not dt.timedelta(0) <= age < look.probe.every
+
+
 def status(state: State, config: Config) -> Status | None:
-    """How things stand, from the ledger; None before the first scan."""
+    """How things stand, from the ledger and the watcher; None before the first scan where nothing watches."""
     checks = {check.id: check for check in discovery.checks()}
+    watcher = pulse.watcher(state)
     with reading(state) as ledger:
-        if ledger is None:
+        if ledger is None and watcher.pulse is None:
             return None
+        if ledger is None:
+            return _beginning(state, config, watcher)
         names = [sink.name for sink in ship.sinks(config, ship.remembered(ledger), checks)]
         return Status(
             agent_version=__version__,
@@ -157,7 +216,20 @@ def status(state: State, config: Config) -> Status | None:
             looks=ledger.looks(),
             unknown=ledger.unknown(),
             deliveries=outbox.progress(ledger, names),
+            watcher=watcher,
         )
+
+
+def _beginning(state: State, config: Config, watcher: pulse.Watcher) -> Status:
+    """How things stand before anything was recorded."""
+    return Status(
+        agent_version=__version__,
+        ledger=state.ledger,
+        now=dt.datetime.now(dt.timezone.utc),
+        stale_after=dt.timedelta(hours=config.stale_after_hours),
+        checks={check.id: check for check in discovery.checks()},
+        watcher=watcher,
+    )
 
 
 class Known(Value, frozen=True, kw_only=True):
@@ -186,8 +258,11 @@ def _found(ledger: Ledger, name: str) -> Known | None:
 
 def facts(host: Host, config: Config, *, topics: Sequence[str], state: State | None) -> str:
     """What was seen of these topics, as JSON: by the last scan, or now where there is none or no ``state``."""
-    looks: Iterable[collect.Look] = load(state) if state else ()
-    if not looks:
+    looks: tuple[collect.Look, ...] = load(state, state.snapshot) if state else ()
+    if state and looks:
+        state.give_up_root()
+        looks += load(state, state.network)
+    else:
         looks = collect.collect((probe for probe in discovery.probes() if probe.topic in topics), host, config)
     return msgspec.json.format(collect.encode(look for look in looks if look.probe.topic in topics), indent=2).decode()
 

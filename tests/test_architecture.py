@@ -28,10 +28,13 @@ ORDER = (
     ("agent.checks",),
     ("agent.discovery",),
     ("agent.evaluate", "agent.diff"),
+    ("agent.schedule", "agent.pulse", "agent.notify", "agent.kernel_log"),
     ("agent.ledger", "agent.outbox", "agent.ledger_file"),
     ("agent.sinks",),
     ("agent.views",),
     ("agent.collect",),
+    ("agent.glances", "agent.keeping"),
+    ("agent.watch",),
     ("agent.ship",),
     ("agent.report",),
     ("agent.cli",),
@@ -70,8 +73,9 @@ def test_imports_point_one_way(module):
 TOUCHING = {"open", "os.open", "io.open", "os.scandir", "os.listdir", "os.walk", "os.system", "os.popen", "os.stat"}
 TOUCHING |= {"os.readlink", "os.posix_spawn", "os.execv", "os.fork", "Path", "pathlib.Path"}
 MODULES_THAT_TOUCH = {"subprocess", "socket", "pickle", "ctypes", "pynvml", "shelve", "multiprocessing"}
-DOORS = {"agent.host", "agent.state", "agent.integrity.reading", "agent.nvml"}
-"""Where the machine, our own files, the bulk of model files, and NVML are touched; nowhere else."""
+DOORS = {"agent.host", "agent.state", "agent.integrity.reading", "agent.kernel_log", "agent.nvml", "agent.notify"}
+"""Where the machine, our own files, the bulk of model files, the kernel's log, NVML and the service manager are
+touched; nowhere else."""
 EXCEPTIONS = {"agent.cli": ("os.open",), "agent.ledger_file": ("os.stat",)}
 """/dev/null in place of a broken pipe; whether our own ledger is there."""
 

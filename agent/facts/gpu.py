@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import posixpath
 import re
 import stat
@@ -108,7 +109,19 @@ def parse_module(text: str) -> Module | None:
     return Module(version=found[2], flavour="open" if found[1] else "proprietary") if found else None
 
 
-@probe()
+_XID = "NVRM: Xid"
+"""How the driver reports an error of a GPU: https://docs.nvidia.com/deploy/xid-errors/"""
+
+
+def _glance(host: Host, _config: Config) -> str:
+    """Which driver is loaded."""
+    try:
+        return host.line("/sys/module/nvidia/version")
+    except CannotLookError:
+        return ""
+
+
+@probe(every=dt.timedelta(minutes=10), glance=_glance, kernel_log=_XID)
 def driver(host: Host, _config: Config) -> Driver:
     """NVIDIA GPUs on the PCI bus, and the driver in the kernel and on disk."""
     module = _module(host)
@@ -220,7 +233,7 @@ def _nodes(host: Host) -> Iterator[DeviceNode]:
             )
 
 
-@probe()
+@probe(every=dt.timedelta(minutes=10), glance=_glance, kernel_log=_XID)
 def gpus(host: Host, config: Config) -> Gpus:
     """The state of each NVIDIA GPU, as NVML says it.
 

@@ -95,7 +95,7 @@ def parse_banner(text: str) -> tuple[bool, str, str]:
     return True, fields["Version"], fields["Based on"]
 
 
-@probe()
+@probe(every=dt.timedelta(hours=6))
 def image(host: Host, _config: Config) -> Image:
     """What the machine's image left on disk."""
     gaps: list[Unknown] = []

@@ -6,6 +6,7 @@ three well-known switches whether they are on.
 
 from __future__ import annotations
 
+import datetime as dt
 import ipaddress
 from collections.abc import Callable
 from typing import TypeVar
@@ -101,7 +102,7 @@ def parse_interfaces(text: str) -> tuple[ExternalAddress, ...]:
     )
 
 
-@probe(network=True)
+@probe(every=dt.timedelta(minutes=15), network=True)
 def instance(host: Host, config: Config) -> Instance:
     """The virtual machine as Google Cloud describes it."""
     section = config.instance

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import hashlib
 
 from agent.config import Config
@@ -34,7 +35,7 @@ def parse_os_release(text: str) -> dict[str, str]:
     return fields
 
 
-@probe()
+@probe(every=dt.timedelta(hours=1))
 def machine(host: Host, _config: Config) -> Machine:
     """Operating system, kernel and boot."""
     release = parse_os_release(host.text("/etc/os-release"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import functools
 import posixpath
 import stat
 from collections.abc import Iterable, Iterator
@@ -73,12 +74,42 @@ class Models(Fact, frozen=True, kw_only=True):
     approvals_read: bool = True
 
 
-@probe()
+def _glance(host: Host, config: Config) -> frozenset[tuple[object, ...]]:
+    """What lies at the top of the approved and the configured directories; changes further down are seen later."""
+    kept = state.locate(config.state_directory, writing=True)
+    found: set[tuple[object, ...]] = set()
+    with contextlib.suppress(StateError):
+        found.update((path, kept.signature(path)) for path in approval.paths(kept))
+    tops = [_approved_directory(str(path), signature, kept) for path, signature in found]
+    tops += [place.path for place in places.configured(host, config.models.directories) if isinstance(place, Place)]
+    for top in filter(None, tops):
+        with contextlib.suppress(CannotLookError):
+            names = [top, *(entry.path for entry in host.entries(top)[:_GLANCED])]
+            found.update((name, host.signature(name)) for name in names)
+    return frozenset(found)
+
+
+_GLANCED = 500
+"""Names at the top of a directory that a glance takes in; it is for the usual handful of large files."""
+
+
+@functools.lru_cache(100)
+def _approved_directory(path: str, _signature: object, kept: State) -> str:
+    """The directory of an approval, read once as long as its file stays as it is."""
+    try:
+        approved = approval.load(path, kept)
+    except (ApprovalError, StateError):
+        return ""
+    return approved.manifest.directory if approved else ""
+
+
+@probe(every=dt.timedelta(minutes=1), glance=_glance, slow=True)
 def models(host: Host, config: Config) -> Models:
     """Model directories, their content against what was approved."""
     look = _Look(host, config)
     found = sorted(look.all(), key=lambda each: each.path)
     return Models(
+        unfinished=look.postponed,
         directories=tuple(found),
         damaged=tuple(look.damaged),
         approvals_read=look.approvals_read,
@@ -97,6 +128,7 @@ class _Look:
         self.gaps: list[Unknown] = []
         self.damaged: list[DamagedApproval] = []
         self.approvals_read = True
+        self.postponed = False
         self.reader = reading.Reader(budget=self.settings.hash_bytes_per_scan)
         self.names_left = reading.ENTRIES_PER_SCAN
         self._unusable: dict[str, str] = {}  # approval file to reason
@@ -235,6 +267,7 @@ class _Look:
 
     def _cannot_judge(self, name: str, unread: list[Unread]) -> None:
         """Make gaps of what was not read: one a file while they are few, else one for the directory."""
+        self.postponed = self.postponed or any(each.postponed for each in unread)
         if len(unread) <= _NAMED_FEW:
             for each in unread:
                 scope = posixpath.join(name, each.path) if each.path else name

@@ -153,7 +153,12 @@ def _unreadable(what: str, scope: str) -> Unknown:
     return Unknown(reason=f"{STATUS} has a stanza that cannot be read: {what}", hint=_AUDIT, scope=scope)
 
 
-@probe()
+def _glance(host: Host, _config: Config) -> tuple[tuple[int, ...], ...]:
+    """Whether a package was installed or removed, lists were fetched, a reboot was asked for."""
+    return tuple(map(host.signature, (STATUS, apt_lists.DIRECTORY, REBOOT)))
+
+
+@probe(every=dt.timedelta(minutes=15), glance=_glance)
 def packages(host: Host, _config: Config) -> Packages:
     """Installed Debian packages."""
     try:
@@ -173,7 +178,7 @@ def _journal(host: Host) -> Iterator[Unknown]:
             yield Unknown(reason=f"dpkg is at work: {JOURNAL} is not empty", hint=hint, scope="deb:")
 
 
-@probe()
+@probe(every=dt.timedelta(minutes=15), glance=_glance)
 def updates(host: Host, config: Config) -> Updates:
     """Security updates that apt knows of and that are not installed."""
     seen = packages(host, config)
@@ -261,7 +266,7 @@ def _fits(installed: str, available: str) -> bool:
     return installed == available or "all" in {installed, available}
 
 
-@probe()
+@probe(every=dt.timedelta(minutes=15), glance=_glance)
 def reboot(host: Host, config: Config) -> Reboot:
     """Whether a reboot is due: asked for by an update, or by a newer kernel on the disk."""
     seen = packages(host, config)

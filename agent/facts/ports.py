@@ -6,6 +6,8 @@ processes with such a network exist that is a gap. Unix sockets, SCTP and raw so
 
 from __future__ import annotations
 
+import contextlib
+import datetime as dt
 import enum
 import functools
 import ipaddress
@@ -133,7 +135,28 @@ def _exposure(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> Exposur
     return Exposure.PUBLIC if address.is_global and not address.is_multicast else Exposure.PRIVATE
 
 
-@probe()
+# As _LINE, but of listening sockets alone, with nothing to parse after it: protocol tables differ in the state.
+_LISTENING_LINE = {
+    protocol: re.compile(
+        rb"^ *\d+: (\w+:)(\w{4}) \w+:\w{4} " + state + rb" \S+ \S+ +\S+ +\d+ +\d+ +(\d+) ", re.MULTILINE
+    )
+    for protocol, state in _LISTENING.items()
+}
+
+
+def _glance(host: Host, _config: Config) -> frozenset[tuple[bytes, ...]]:
+    """Which sockets listen. Dynamic UDP ports come and go with every question to a name server, and are left out."""
+    folder, dynamic = _network(host), _dynamic_ports(host)
+    found: set[tuple[bytes, ...]] = set()
+    for table in ("tcp", "tcp6", "udp", "udp6"):
+        protocol = table.removesuffix("6")
+        with contextlib.suppress(CannotLookError):
+            lines = _LISTENING_LINE[protocol].findall(host.read(f"{folder}/{table}", limit=_TABLE_BYTES))
+            found.update(line for line in lines if protocol == "tcp" or int(line[1], 16) not in dynamic)
+    return frozenset(found)
+
+
+@probe(every=dt.timedelta(seconds=30), glance=_glance)
 def listeners(host: Host, _config: Config) -> Listeners:
     """Listening sockets and who holds them."""
     sockets, gaps = _sockets(host)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import functools
 import itertools
 import posixpath
@@ -53,7 +54,7 @@ class PythonEnvironments(Fact, frozen=True, kw_only=True):
     environments: tuple[Environment, ...]
 
 
-@probe()
+@probe(every=dt.timedelta(hours=6), slow=True)
 def python_environments(host: Host, config: Config) -> PythonEnvironments:
     """Python environments and the distributions in them."""
     places = find(host, config.python.roots, limit=config.python.directories)

@@ -151,16 +151,24 @@ def revoke(directory: str, state: State) -> bool:
 
 def approvals(state: State) -> Iterator[Approval | ApprovalError]:
     """Every approval there is, and an error for each that cannot be used."""
+    for path in paths(state):
+        approval = _usable(path, state)
+        if approval:
+            yield approval
+
+
+def _usable(path: str, state: State) -> Approval | ApprovalError | None:
+    try:
+        return load(path, state)
+    except ApprovalError as error:
+        return error
+
+
+def paths(state: State) -> list[str]:
+    """The files of all approvals."""
     directory = f"{state.models}/approved"
-    for name in state.names(directory):
-        if name.endswith(_SUFFIX) and not name.startswith("."):
-            try:
-                approval = load(f"{directory}/{name}", state)
-            except ApprovalError as error:
-                yield error
-            else:
-                if approval:
-                    yield approval
+    names = state.names(directory)
+    return [f"{directory}/{name}" for name in names if name.endswith(_SUFFIX) and not name.startswith(".")]
 
 
 def seen(directory: str, state: State) -> Manifest | None:

@@ -33,8 +33,9 @@ ENTRIES_PER_SCAN = 1_000_000
 """Names listed in all of them, which is some ten seconds of one core: users make directories as they like."""
 DEPTH = 64
 """Levels listed, each of which holds a directory open; usual limits allow 1,024 open files."""
-BUFFER = 8 << 20
-"""Bytes read at once. On warm files 256 KiB to 8 MiB cost the same; large steps are what a cold disk likes."""
+BUFFER = 2 << 20
+"""Bytes read at once. On warm files 256 KiB to 8 MiB cost the same; large steps are what a cold disk likes, and what
+the watcher's memory does not."""
 _SAME_TIME_NS = 2_000_000_000
 """The coarsest time stamps in use: https://learn.microsoft.com/windows/win32/sysinfo/file-times (FAT, 2 s)."""
 _UNSIGNED = (1 << 64) - 1
@@ -262,7 +263,7 @@ class Reader:
         self.budget = budget
         self.done = 0
         self.progress = progress or (lambda _done, _path: None)
-        self._buffer = bytearray(BUFFER)
+        self._buffer = bytearray()
 
     def affords(self, size: int, allocated: int) -> bool:
         """Whether a file may be read now.
@@ -314,6 +315,7 @@ class Reader:
         """The SHA-256 of exactly ``size`` bytes, or None where the file has more or fewer."""
         whole = hashlib.sha256()
         read = 0
+        self._buffer = self._buffer or bytearray(BUFFER)  # most looks find nothing new to read
         with memoryview(self._buffer) as view:
             while count := os.readv(handle, [view]):
                 read += count

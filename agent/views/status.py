@@ -12,10 +12,12 @@ from rich.text import Text
 from agent.ledger import Look, OpenFinding
 from agent.model import Check, Duty, Event, Severity, Unknown, Value
 from agent.outbox import Progress
+from agent.pulse import Beat, Watcher
 from agent.views import data
 from agent.views.summary import counted, in_words
 from agent.views.text import draw_reasons, event_line, hang, moment
 
+_LABEL = 14
 _INDENT = 36
 """Columns before the numbers: two, and the longest duty."""
 
@@ -28,11 +30,12 @@ class Status(Value, frozen=True, kw_only=True):
     now: dt.datetime
     stale_after: dt.timedelta
     checks: Mapping[str, Check]
-    open: tuple[OpenFinding, ...]
-    newest: tuple[Event, ...]
-    looks: tuple[Look, ...]
-    unknown: Mapping[str, tuple[Unknown, ...]]
-    deliveries: tuple[Progress, ...]
+    watcher: Watcher
+    open: tuple[OpenFinding, ...] = ()
+    newest: tuple[Event, ...] = ()
+    looks: tuple[Look, ...] = ()
+    unknown: Mapping[str, tuple[Unknown, ...]] = {}
+    deliveries: tuple[Progress, ...] = ()
 
     def is_stale(self, look: Look) -> bool:
         """Whether a topic was looked at too long ago to rely on."""
@@ -80,6 +83,30 @@ def as_data(status: Status) -> dict[str, Any]:
             }
             for each in status.deliveries
         ],
+        "watcher": _watcher_data(status.watcher),
+    }
+
+
+def _watcher_data(watcher: Watcher) -> dict[str, Any]:
+    said = watcher.pulse
+    return {
+        "running": watcher.running,
+        "version": said.version if said else "",
+        "since": said.started if said else None,
+        "configuration_refused": said.refused if said else "",
+        "problem": said.problem if said else "",
+        "probes": [
+            {
+                "probe": each.probe,
+                "topic": each.topic,
+                "running": each.running,
+                "last": each.last,
+                "next": each.next,
+                "failures": each.failures,
+                "reason": each.reason,
+            }
+            for each in (said.beats if said else ())
+        ],
     }
 
 
@@ -99,6 +126,7 @@ def draw(console: Console, status: Status) -> None:
             hang(console, in_words(counted(under)), label=duty.title, indent=_INDENT)
     _draw_newest(console, status)
     _draw_looks(console, status)
+    _draw_watcher(console, status)
     _draw_deliveries(console, status.deliveries)
 
 
@@ -127,6 +155,35 @@ def _draw_looks(console: Console, status: Status) -> None:
         draw_reasons(console, named)
 
 
+def _draw_watcher(console: Console, status: Status) -> None:
+    """Who looks, and when next; what is being put off, and why."""
+    console.print()
+    console.print(Text("Watcher", style="bold underline"))
+    said = status.watcher.pulse
+    if not status.watcher.running or said is None:
+        gone = "stopped without a word; see: journalctl -u dlvmguard-watch" if said else "not running"
+        console.print(Text(f"  {gone}; nothing is looked at until: dlvmguard scan", style="yellow"))
+        return
+    console.print(Text(f"  {'running':<12}{said.version}, since {moment(said.started)}"))
+    for trouble in filter(None, (said.refused and f"configuration refused: {said.refused}", said.problem)):
+        hang(console, Text(trouble, style="yellow"), indent=_LABEL)
+    for topic in dict.fromkeys(each.topic for each in said.beats):
+        beats = [each for each in said.beats if each.topic == topic]
+        hang(console, _next(beats, status.now), label=topic, indent=_LABEL)
+        for beat in beats:
+            if beat.failures:
+                again = f"{beat.probe} failed {beat.failures} times: {beat.reason}"
+                hang(console, Text(again, style="yellow"), indent=_LABEL)
+
+
+def _next(beats: Sequence[Beat], now: dt.datetime) -> str:
+    if any(each.running for each in beats):
+        return "looking now"
+    times = [each.next for each in beats if each.next]
+    wait = int((min(times) - now).total_seconds()) if times else 0
+    return f"next look in {_span(wait)}" if wait > 0 else "next look now"
+
+
 def _draw_deliveries(console: Console, deliveries: Sequence[Progress]) -> None:
     console.print()
     console.print(Text("Shipping", style="bold underline"))
@@ -149,8 +206,11 @@ def draw_report(console: Console, deliveries: Sequence[Progress], notices: Itera
 
 
 def _ago(age: dt.timedelta) -> str:
-    seconds = max(0, int(age.total_seconds()))
+    return f"{_span(int(age.total_seconds()))} ago"
+
+
+def _span(seconds: int) -> str:
     for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
         if seconds >= length:
-            return f"{seconds // length} {unit} ago"
-    return f"{seconds} s ago"
+            return f"{seconds // length} {unit}"
+    return f"{max(0, seconds)} s"

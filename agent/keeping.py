@@ -1,0 +1,56 @@
+"""Keeping what the probes saw, as seldom as will do, because every time it is written it is judged and shipped anew.
+
+What was seen replaces collected/facts.json when it is another thing than what lies there: at once as long as that is
+rare, else once a minute. What is the same is written again after hours, so that its time stays true.
+"""
+
+from __future__ import annotations
+
+from agent import collect
+from agent.schedule import Allowance
+from agent.state import State, StateError
+
+_BURST, _WRITE_SECONDS = 5, 60.0
+_RETRY_SECONDS = 60.0
+
+
+class Keeper:
+    """What waits to be written, and what was."""
+
+    def __init__(self, state: State, now: float) -> None:
+        """Nothing is known to be kept yet."""
+        self.state = state
+        self.problem = ""
+        self._allowance = Allowance.full(burst=_BURST, every=_WRITE_SECONDS, now=now)
+        self._pending: dict[str, collect.Saved] = {}
+        self._kept: dict[str, tuple[bytes, float]] = {}
+        self._signature: tuple[int, ...] = ()
+        self._retry = 0.0
+
+    def note(self, look: collect.Look, now: float, *, refresh: float) -> None:
+        """A probe has looked."""
+        if self._signature != self.state.signature(self.state.snapshot):
+            self._kept.clear()  # somebody else wrote it, as a scan does
+        saved = collect.saved(look)
+        digest, at = self._kept.get(saved.probe, (b"", 0.0))
+        if digest != saved.digest() or now - at >= refresh:
+            self._pending[saved.probe] = saved
+        else:
+            self._pending.pop(saved.probe, None)  # it changed and changed back before that was kept
+
+    def keep(self, now: float) -> None:
+        """Write what waits, if it may be written now. A failure is a problem to tell, and is tried again."""
+        self._allowance = self._allowance.refilled(now)
+        if not self._pending or not self._allowance.permits or now < self._retry:
+            return
+        self._allowance = self._allowance.used()
+        try:
+            text = self.state.read(self.state.snapshot)
+            self.state.write(self.state.snapshot, collect.merged(text, self._pending.values()))
+        except StateError as error:
+            self.problem, self._retry = str(error), now + _RETRY_SECONDS
+            return
+        self.problem = ""
+        self._kept.update((name, (saved.digest(), now)) for name, saved in self._pending.items())
+        self._signature = self.state.signature(self.state.snapshot)
+        self._pending.clear()
