@@ -335,7 +335,7 @@ on_system() {
     umask 022
     cd /
     ends=$(($(now) + MINUTES * 60))
-    [ "$action" != install ] || require_system
+    [ "$action" != install_version ] || require_system
     only_one
     sweep
     "$action"
@@ -777,6 +777,7 @@ finish_environment() {
     find "$made/bin" -mindepth 1 ! -name 'python*' ! -name dlvmguard -exec rm -f {} +
     sed -i "1s|.*|#!$PLACE/$wanted/bin/python -I|" "$made/bin/dlvmguard"
     chmod -R go-w,a+rX "$made"
+    chmod 755 "$made/share/dlvmguard/install.sh"
     if ! bounded 120 "$made/bin/python" -I -c "$IMPORTS" >"$new/log" 2>&1; then
         tail -n 15 "$new/log" >&2
         give_up 9 "dlvmguard $wanted does not run here; the lines above say why"

@@ -22,15 +22,23 @@ _TIME = 315532800
 
 
 def main() -> None:
-    """Make the bundle of this tree."""
+    """Make the bundle of this tree in dist/."""
+    archive = make(ROOT / "dist")
+    print(f"{archive.relative_to(ROOT)}  {archive.stat().st_size / 1e6:.1f} MB")  # noqa: T201 -- what make says
+
+
+def make(place: Path) -> Path:
+    """Make the bundle of this tree, and return its path."""
     name = f"dlvmguard-{__version__}-bundle"
-    archive = ROOT / "dist" / f"{name}.tar.gz"
-    archive.parent.mkdir(exist_ok=True)
+    archive = place / f"{name}.tar.gz"
+    place.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
         bundle = Path(scratch, name)
         fill(bundle, Path(scratch, "source"))
-        pack(bundle, archive)
-    print(f"{archive.relative_to(ROOT)}  {archive.stat().st_size / 1e6:.1f} MB")  # noqa: T201 -- what make says
+        packed = archive.with_suffix(".new")
+        pack(bundle, packed)
+        packed.replace(archive)
+    return archive
 
 
 def fill(bundle: Path, source: Path) -> None:
@@ -74,7 +82,7 @@ def pack(bundle: Path, archive: Path) -> None:
     with (
         archive.open("wb") as file,
         gzip.GzipFile("", "wb", compresslevel=1, fileobj=file, mtime=0) as packed,  # wheels are packed already
-        tarfile.open(fileobj=packed, mode="w", format=tarfile.USTAR_FORMAT) as tar,
+        tarfile.open(fileobj=packed, mode="w", format=tarfile.GNU_FORMAT) as tar,
     ):
         for path in files(bundle):
             entry = tar.gettarinfo(path, f"{bundle.name}/{path.relative_to(bundle)}")

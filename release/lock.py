@@ -33,7 +33,9 @@ def lock(pinned: dict[str, str]) -> str:
         for machine in MACHINES:
             for python in PYTHONS:
                 for each in planned(f"--target={place}/target", f"--requirement={wanted}", *target(python, machine)):
-                    hashes[_name(each["metadata"]["name"])].add(each["download_info"]["archive_info"]["hashes"]["sha256"])
+                    hashes[_name(each["metadata"]["name"])].add(
+                        each["download_info"]["archive_info"]["hashes"]["sha256"]
+                    )
     lines = (
         " \\\n".join([f"{name}=={pinned[name]}", *(f"    --hash=sha256:{each}" for each in sorted(hashes[name]))])
         for name in sorted(pinned)

@@ -85,8 +85,7 @@ def test_the_version_is_that_of_the_package():
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ((), "say what to do"),
-        (("--uninstall",), "unknown option --uninstall"),
+        (("--instal",), "unknown option --instal"),
         (("--try", "--only"), "unexpected --only"),
         (("--environment", "x"), "--environment needs"),
     ],
