@@ -13,7 +13,7 @@ from agent.kernel_log import KernelLog
 from agent.model import CannotLookError, Probe
 
 _SHARE = 1 / 2000
-_LONGEST_REST = 30.0
+_LONGEST_REST = 300.0
 """A glance may take this part of a core: one that costs more is taken less often, down to this many seconds."""
 
 

@@ -156,6 +156,7 @@ class _Watch:
         self._tell()
         turn, cpu, taken = self.turns[probe.name], _cpu(), _wall()
         try:
+            signal.setitimer(signal.ITIMER_REAL, self._patience)
             (look,) = self._interruptibly(lambda: collect.collect([probe], self.host, self.config))
         except Overrun:
             unknown = Unknown(reason=f"no progress within {self._patience:g} s, so it was interrupted", hint=_LATER)
@@ -184,7 +185,6 @@ class _Watch:
         try:
             if self._stopping:  # the signal came a moment too early to raise anything
                 raise Stopped
-            signal.setitimer(signal.ITIMER_REAL, self._patience)
             return work()
         finally:
             self._interruptible = False
