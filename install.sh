@@ -599,8 +599,12 @@ decide() {
     fi
 }
 
-# In a directory where others may write, as /tmp, what lies beside this file may be anybody's.
-is_ours() { [ -z "$(find "$1" "$1/agent" "$1/wheelhouse" -maxdepth 0 -perm /022 2>/dev/null)" ]; }
+# In a directory where everybody may write, as /tmp, what lies beside this file may be anybody's.
+is_ours() {
+    [ -n "$(find "$1" "$1/agent" "$1/wheelhouse" -maxdepth 0 -perm -002 2>/dev/null)" ] || return 0
+    note "everybody may write to $1: what lies there beside install.sh is not used"
+    return 1
+}
 
 digest_of_sources() {
     find agent systemd pyproject.toml requirements.lock install.sh -type f ! -name '*.py[co]' -exec sha256sum {} + |
@@ -648,7 +652,7 @@ make_version() {
     note "make $PLACE/${wanted:-...}"
     "$python" -I -m venv --without-pip "$made" || give_up 1 "$python could not make an environment"
     "from_$source"
-    finish_environment
+    runs "$wanted" || finish_environment # the newest of the index may turn out to be here already
 }
 
 # The wheel of pip itself is enough; neither the environment nor the system needs it installed.
@@ -683,6 +687,7 @@ from_index() {
     fi
     wanted=${wanted:-$("$made/bin/python" -I -c 'import agent; print(agent.__version__)')}
     is_version "$wanted" || give_up 1 "the index gave no dlvmguard that says its version"
+    ! runs "$wanted" || return 0
     pip_install --require-hashes -r "$made/share/dlvmguard/requirements.lock"
 }
 

@@ -21,7 +21,7 @@ import pytest
 
 from agent import __version__
 from tests.fakes.box import Box
-from tests.fakes.metadata import MetadataServer
+from tests.fakes.metadata import Fault, MetadataServer
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "install.sh"
@@ -188,9 +188,11 @@ class TestInstalled:
             assert done.returncode == status, done.stderr
             assert machine.run("cat", "/etc/dlvmguard/config.toml").stdout == "stale_after_hours = 47\n"
 
-    def test_a_metadata_server_that_is_away_changes_nothing(self, machine, alone):
+    @pytest.mark.parametrize("kind", ["reset", "hang", "no-flavor", "redirect", "huge"])
+    def test_a_metadata_server_that_gives_no_answer_changes_nothing(self, machine, alone, kind):
         before = machine.files()
-        assert machine.run(alone, GCE_METADATA_HOST="127.0.0.1:9").returncode == 0
+        with MetadataServer({"instance/attributes/dlvmguard-config": "x = 1"}, fault=Fault(kind)) as server:
+            assert machine.run(alone, GCE_METADATA_HOST=server.host).returncode == 0
         assert machine.files() == before
 
     def test_upgrade_back_forth_and_old_ones_go(self, machine, newer):
