@@ -147,6 +147,7 @@ quoted() {
 prepare() {
     environment=$1
     extras=$2
+    unset PYTHONPATH PYTHONHOME # what is in the environment counts, for the scan too
     one_at_a_time
     stamp=$(describe)
     if [ "$(cat "$environment/stamp" 2>/dev/null)" = "$stamp" ] &&
@@ -180,7 +181,7 @@ describe() {
     sources="pyproject.toml"
     [ -n "$extras" ] || sources="$sources agent"
     # shellcheck disable=SC2086 # the words above are ours and hold no spaces
-    find $sources -type f ! -name '*.py[co]' -exec sha256sum {} + | LC_ALL=C sort | sha256sum
+    find $sources -type f ! -path '*/__pycache__/*' -exec sha256sum {} + | LC_ALL=C sort | sha256sum
 }
 
 # Take the directory, or what an interrupted run left of it; never one that somebody else made.
@@ -202,7 +203,6 @@ empty() {
 
 # The first Python that is new enough and can make environments; else one that lacks only the package for that.
 find_python() {
-    unset PYTHONPATH PYTHONHOME
     if [ -n "${DLVMGUARD_PYTHON-}" ]; then
         set -- "$DLVMGUARD_PYTHON"
     else
@@ -607,7 +607,7 @@ is_ours() {
 }
 
 digest_of_sources() {
-    find agent systemd pyproject.toml requirements.lock install.sh -type f ! -name '*.py[co]' -exec sha256sum {} + |
+    find agent systemd pyproject.toml requirements.lock install.sh -type f ! -path '*/__pycache__/*' -exec sha256sum {} + |
         LC_ALL=C sort | sha256sum | cut -c1-12
 }
 

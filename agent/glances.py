@@ -10,7 +10,7 @@ from typing import Any
 from agent.config import Config
 from agent.host import Host
 from agent.kernel_log import KernelLog
-from agent.model import CannotLookError, Probe
+from agent.model import Probe, attempt
 
 _SHARE = 1 / 2000
 _LONGEST_REST = 300.0
@@ -41,10 +41,7 @@ class Glances:
         if now < self._next.get(glance, 0.0):
             return False
         start = time.thread_time()
-        try:
-            seen: Hashable = glance(host, config)
-        except CannotLookError as error:
-            seen = error.reason
+        seen = attempt(lambda: glance(host, config), what="glance")
         self._next[glance] = now + min((time.thread_time() - start) / _SHARE, _LONGEST_REST)
         first, changed = glance not in self._seen, self._seen.get(glance) != seen
         self._seen[glance] = seen

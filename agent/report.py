@@ -200,10 +200,8 @@ def status(state: State, config: Config) -> Status | None:
     checks = {check.id: check for check in discovery.checks()}
     watcher = pulse.watcher(state)
     with reading(state) as ledger:
-        if ledger is None and watcher.pulse is None:
-            return None
-        if ledger is None:
-            return _beginning(state, config, watcher)
+        if ledger is None or ledger.last_taken() is None:  # a ledger in which nothing was recorded says nothing
+            return _beginning(state, config, watcher) if watcher.pulse else None
         names = [sink.name for sink in ship.sinks(config, ship.remembered(ledger), checks)]
         return Status(
             agent_version=__version__,

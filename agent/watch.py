@@ -109,7 +109,8 @@ class _Watch:
         except Stopped:
             pass
         self.notifier.say("STOPPING=1")
-        self.state.remove(self.state.pulse)
+        with contextlib.suppress(StateError):
+            self.state.remove(self.state.pulse)
         _log("stopped")
 
     def _adopt(self, before: Pulse) -> None:

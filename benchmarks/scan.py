@@ -158,7 +158,9 @@ def _machine() -> dict[str, str | int]:
         "load": f"{os.getloadavg()[0]:.1f}",
         "kernel": platform.release(),
         "python": platform.python_version(),
-        "dlvmguard": subprocess.run([COMMAND, "--version"], check=True, capture_output=True, text=True).stdout.strip(),
+        "dlvmguard": subprocess.run([COMMAND, "--version"], check=True, capture_output=True, text=True).stdout.split()[
+            -1
+        ],
     }
 
 

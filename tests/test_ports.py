@@ -31,6 +31,27 @@ def look(tmp_path, *parts: Mapping[str, str | bytes]) -> Listeners:
     return seen
 
 
+COUNTED = "sockets: used 9\nTCP: inuse {0} orphan 0 tw {1} alloc {0} mem 1\nUDP: inuse 1 mem 2\n"
+
+
+def test_a_glance_tells_a_new_listener_from_traffic(tmp_path):
+    host = Host(str(tmp_path))
+
+    def glance(count, closing, **tables):
+        counted = {"/proc/1/net/sockstat": COUNTED.format(count, closing), "/proc/1/net/sockstat6": "TCP6: inuse 0\n"}
+        plant(tmp_path, {**network(**tables), **counted})
+        assert listeners.glance
+        return listeners.glance(host, Config())
+
+    ssh = row("0.0.0.0", 22, inode=41)
+    first = glance(1, 0, tcp=[ssh])
+    assert glance(1, 7, tcp=[ssh]) == first, "a connection that closes"
+    assert glance(2, 0, tcp=[ssh, row("10.0.0.2", 50000, state="01", inode=42)]) == first, "a connection"
+    assert glance(2, 0, tcp=[ssh], udp=[row("0.0.0.0", 45000, state="07", inode=43)]) == first, "a question"
+    assert glance(3, 0, tcp=[ssh, row("0.0.0.0", 8888, inode=44)]) != first
+    assert glance(3, 0, tcp=[ssh], udp=[row("0.0.0.0", 53, state="07", inode=45)]) != first
+
+
 def test_a_machine_where_nothing_listens_has_no_listeners_and_no_gaps(tmp_path):
     assert look(tmp_path, network()) == Listeners(listeners=())
 

@@ -14,10 +14,12 @@ import time
 import msgspec
 import pytest
 
+from agent.ledger import Look
 from agent.ledger_file import reading, writing
 from agent.sinks.delivery import Identity
 from agent.state import State
 from tests.fakes.cloud_logging import Fault, LoggingServer
+from tests.fakes.metadata import VALUES, MetadataServer
 from tests.fakes.outcomes import TAKEN, outcome
 
 MACHINE = Identity(
@@ -47,9 +49,10 @@ class Site:
     def record(self, *subjects):
         """Let these be what is found now, as a check that is in no catalogue but this ledger's."""
         self.steps += 1
-        found = outcome(*subjects, check=CHECK, taken=TAKEN + dt.timedelta(seconds=self.steps))
+        taken = TAKEN + dt.timedelta(seconds=self.steps)
+        found, look = outcome(*subjects, check=CHECK, taken=taken), Look(topic="machine", taken=taken)
         name = msgspec.json.encode(MACHINE).decode()
-        writing(self.state, lambda ledger: ledger.record([found], looks=(), catalogue={CHECK}, identity=name))
+        writing(self.state, lambda ledger: ledger.record([found], looks=[look], catalogue={CHECK}, identity=name))
 
     def ship(self):
         """The shipping part of a report in a process of its own, for ledgers that no probe filled."""
@@ -76,6 +79,7 @@ class Site:
 SHIP = """
 import sys
 from agent import config, ship
+from agent.ledger import Look
 from agent.ledger_file import writing
 from agent.state import State
 settings = config.load(sys.argv[2])
@@ -133,6 +137,26 @@ def test_a_first_scan_ends_as_entries_in_cloud_logging(tmp_path):
         assert "nothing waiting" in program(site, "status", check=0).stdout
         program(site, "--root", str(root), "report", check=0)
         assert len(server.arrivals) == len(site.events())
+
+
+def test_on_a_google_machine_entries_are_those_of_the_instance(tmp_path):
+    with MetadataServer(values=VALUES) as metadata, LoggingServer(projects={VALUES["project/project-id"]}) as server:
+        site = Site(tmp_path, server)
+        site.config.write_text(
+            f"[instance]\nmetadata_url = '{metadata.url}'\ndetect = 'always'\n[models]\ndiscover = false\n"
+            f"[sinks.cloud_logging]\nendpoint = '{server.endpoint}'\ncredentials = 'none'\n"
+        )
+        program(site, "scan", "--only", "instance,machine")
+        program(site, "report", check=0)
+        assert server.visible()
+        for entry in server.visible():
+            assert entry["resource"]["type"] == "gce_instance"
+            assert entry["resource"]["labels"] == {
+                "project_id": VALUES["project/project-id"],
+                "instance_id": VALUES["instance/id"],
+                "zone": VALUES["instance/zone"].rpartition("/")[2],
+            }
+        assert site.is_told_exactly()
 
 
 def test_what_is_told_once_is_not_told_again(site):

@@ -38,9 +38,11 @@ def shell_scripts():
 
 
 def commands(path):
-    """The command lines in the fenced blocks of a document, without a prompt."""
-    for block in re.findall(r"^```(?:sh|bash|console)\n(.*?)^```", path.read_text(), re.MULTILINE | re.DOTALL):
+    """The command lines in the fenced blocks of a document, without a prompt, and those quoted in a sentence."""
+    text = path.read_text()
+    for block in re.findall(r"^```(?:sh|bash|console)\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
         yield from (line.removeprefix("$ ").removeprefix("sudo ").strip() for line in block.splitlines())
+    yield from re.findall(r"`((?:dlvmguard|make|\./)[^`\n]*)`", text)
 
 
 DOCUMENTS = sorted({path for path in files() if path.suffix == ".md"})
@@ -89,3 +91,9 @@ def test_the_commands_in_a_document_exist(document):
 def test_no_file_names_the_place_where_it_was_written():
     for path in files():
         assert os.fsencode(ROOT) + b"/" not in path.read_bytes(), path
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=by_name)
+def test_what_a_document_links_to_in_the_repository_is_there(document):
+    for target in re.findall(r"\]\((?!https?:|mailto:|#)([^)#\s]+)", document.read_text()):
+        assert (document.parent / target).exists(), target

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import grp
 import os
+import pwd
 import stat
 
 import pytest
@@ -62,3 +64,50 @@ def test_a_full_disk_leaves_the_old_file_whole(state, small_disk):
         full.write(full.snapshot, b"x" * (2 << 20))
     assert full.read(full.snapshot) == b"old"
     assert os.listdir(os.path.dirname(full.snapshot)) == ["facts.json"]
+
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files to a group")
+
+
+@as_root
+def test_what_root_makes_is_for_the_group_on_every_level(state, monkeypatch):
+    monkeypatch.setattr("agent.state.GROUP", "daemon")
+    state.write(f"{state.models}/seen/one.json", b"{}")
+    group = grp.getgrnam("daemon").gr_gid
+    for part, mode in (
+        ("", 0o750),
+        ("collected", 0o750),
+        ("collected/models", 0o750),
+        ("collected/models/seen", 0o750),
+    ):
+        seen = os.stat(f"{state.directory}/{part}")
+        assert (seen.st_uid, seen.st_gid, stat.S_IMODE(seen.st_mode)) == (0, group, mode), part
+    seen = os.stat(f"{state.models}/seen/one.json")
+    assert (seen.st_gid, stat.S_IMODE(seen.st_mode)) == (group, 0o640)
+
+
+@as_root
+def test_what_was_there_before_the_group_is_shared_with_it_too(state, monkeypatch):
+    monkeypatch.setattr("agent.state.GROUP", "no such group")
+    state.write(state.snapshot, b"old")
+    monkeypatch.setattr("agent.state.GROUP", "daemon")
+    state.write(state.snapshot, b"new")
+    for path in (state.directory, os.path.dirname(state.snapshot), state.snapshot):
+        assert os.stat(path).st_gid == grp.getgrnam("daemon").gr_gid
+
+
+@as_root
+def test_the_ledger_of_an_installed_agent_is_made_for_its_user(state, monkeypatch):
+    monkeypatch.setattr("agent.state.SYSTEM_DIRECTORY", state.directory)
+    monkeypatch.setattr("agent.state.USER", "nobody")
+    state.hand_over()
+    ledger = os.path.dirname(state.ledger)
+    assert os.stat(ledger).st_uid == pwd.getpwnam("nobody").pw_uid
+    assert os.stat(state.directory).st_uid == 0
+    with pytest.raises(StateError, match="belongs to nobody"):
+        state.read(state.ledger)
+
+
+def test_anybody_may_read_how_the_watcher_is(state):
+    state.publish(b"{}")
+    assert stat.S_IMODE(os.stat(state.pulse).st_mode) == 0o644

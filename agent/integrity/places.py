@@ -104,7 +104,8 @@ def _resolved(
     except AbsentError:
         return None
     except CannotLookError as error:
-        return Unknown(reason=error.reason, hint=error.hint, scope=shown(path))
+        name = shown(path)
+        return Unknown(reason=error.reason.replace(f"{name}/.", name), hint=error.hint, scope=name)
     if real != path and owner and status.st_uid != owner:
         return Unknown(
             reason=f"{shown(path)} is a link to {shown(real)}, which belongs to somebody else",
@@ -145,4 +146,5 @@ def _home(host: Host, path: str, user: str) -> Home | Unknown | None:
     except AbsentError:
         return None
     except CannotLookError as error:
-        return Unknown(reason=error.reason, hint=error.hint, scope=shown(path))
+        name = shown(path)
+        return Unknown(reason=error.reason.replace(f"{name}/.", name), hint=error.hint, scope=name)

@@ -54,7 +54,7 @@ def doubted(answer: Answer, reason: Answer) -> Answer:
     return Answer(kept=answer.kept | answer.rejected.keys(), problem=reason.problem, advice=reason.advice)
 
 
-def answered(code: int, message: str, *, reason: str, details: Sequence[Any], count: int) -> Answer:
+def answered(code: int, message: str, *, details: Sequence[Any], count: int) -> Answer:
     """The meaning of an error from the server about ``count`` entries.
 
     Only what is said of a single entry, or of a request as a malformed one, can be its entries' fault.
@@ -65,7 +65,7 @@ def answered(code: int, message: str, *, reason: str, details: Sequence[Any], co
         return _partial(failures)
     if code in {HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_ENTITY_TOO_LARGE}:
         return Answer(refused_whole=True, problem=said)
-    return later(f"{code}: {said}", _ADVICE.get(reason) or _ADVICE.get(code, ""))
+    return later(f"{code}: {said}", _ADVICE.get(_reason(details)) or _ADVICE.get(code, ""))
 
 
 def _partial(failures: Mapping[int, tuple[int, str]]) -> Answer:
@@ -90,6 +90,14 @@ def _failures(details: Sequence[Any], count: int) -> dict[int, tuple[int, str]]:
                 return {}
             return failures if all(0 <= index < count for index in failures) else {}
     return {}
+
+
+def _reason(details: Sequence[Any]) -> str:
+    """The reason that an ErrorInfo gives: https://cloud.google.com/apis/design/errors#error_info."""
+    for detail in details:
+        if isinstance(detail, Mapping) and str(detail.get("@type")).endswith("google.rpc.ErrorInfo"):
+            return str(detail.get("reason", ""))
+    return ""
 
 
 def _line(text: str) -> str:

@@ -147,7 +147,6 @@ def _offer(write: Write, entries: Sequence[Mapping[str, Any]], **named: Any) -> 
         return answered(
             int(error.code or 0),
             str(error.message),
-            reason=str(error.reason or ""),
             details=error.details,
             count=len(entries),
         )

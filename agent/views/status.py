@@ -10,14 +10,17 @@ from rich.console import Console
 from rich.text import Text
 
 from agent.ledger import Look, OpenFinding
-from agent.model import Check, Duty, Event, Severity, Unknown, Value
+from agent.model import Check, Duty, Event, Judged, Severity, Unknown, Value
 from agent.outbox import Progress
 from agent.pulse import Beat, Watcher
 from agent.views import data
 from agent.views.summary import counted, in_words
-from agent.views.text import draw_reasons, event_line, hang, moment
+from agent.views.text import draw_reasons, event_line, finding_line, hang, moment
 
+_WORST = 10
+"""Findings of high severity or worse that are named one by one."""
 _LABEL = 14
+"""Columns before what is said of a topic: two, and the longest one."""
 _INDENT = 36
 """Columns before the numbers: two, and the longest duty."""
 
@@ -124,10 +127,18 @@ def draw(console: Console, status: Status) -> None:
         under = [each.finding for each in status.open if status.duty(each) is duty]
         if under:
             hang(console, in_words(counted(under)), label=duty.title, indent=_INDENT)
+    _draw_worst(console, [each for each in found if each.severity.at_least(Severity.HIGH)])
     _draw_newest(console, status)
     _draw_looks(console, status)
     _draw_watcher(console, status)
     _draw_deliveries(console, status.deliveries)
+
+
+def _draw_worst(console: Console, found: Sequence[Judged]) -> None:
+    for finding in found[:_WORST]:
+        hang(console, finding_line(finding), indent=4)
+    if len(found) > _WORST:
+        hang(console, f"and {len(found) - _WORST} more: dlvmguard status --format json", indent=4)
 
 
 def _draw_newest(console: Console, status: Status) -> None:

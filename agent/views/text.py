@@ -24,6 +24,8 @@ _STYLE = {
 }
 _INDENT = 12
 """Columns before the text: two, and the longest severity or topic."""
+_FIXES = 2
+"""Fixes that are listed one by one; where there are more, the check's own is for all of them."""
 _SHOWN = 5
 """Subjects of one check that are listed before the rest is only counted."""
 
@@ -79,7 +81,8 @@ def _draw_group(console: Console, check: Check, findings: Sequence[Judged], *, e
     if rest := len(findings) - len(listed):
         hang(console, Text(f"- and {rest} more: dlvmguard scan --all", style="dim"), indent=_INDENT)
     hang(console, Text.assemble(("why  ", "dim"), first_sentence(check.manual)), indent=_INDENT)
-    for fix in dict.fromkeys(finding.fix for finding in listed):
+    fixes = list(dict.fromkeys(finding.fix for finding in findings))
+    for fix in fixes if len(fixes) <= _FIXES else [check.fix]:
         hang(console, Text.assemble(("fix  ", "dim"), (fix, "green")), indent=_INDENT)
 
 
@@ -162,6 +165,12 @@ def event_line(event: Event) -> Text:
         (f"{change.finding.severity.value:<8}", _STYLE[change.finding.severity]),
         f" {change.finding.detail}{before}{reason}",
     )
+
+
+def finding_line(finding: Judged) -> Text:
+    """One finding on one line."""
+    severity = (f"{finding.severity.value:<8}", _STYLE[finding.severity])
+    return Text.assemble(severity, f" {finding.detail}", (f"   [{finding.id}]", "dim"))
 
 
 def draw_catalogue(console: Console, checks: Sequence[Check]) -> None:
