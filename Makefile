@@ -1,6 +1,6 @@
 # What people and CI run. `make` is everything that must hold before a change goes in.
 .DEFAULT_GOAL := all
-.PHONY: all test slow format-check lint types fix bench clean environment
+.PHONY: all test slow format-check lint types fix bench bundle lock clean environment
 
 DEV := .venv-dev/bin
 SCRIPTS := install.sh tests/run .ci/run
@@ -29,6 +29,16 @@ fix: environment
 
 bench: environment
 	$(DEV)/python -m benchmarks.scan $(ARGS)
+
+bundle: environment # dist/dlvmguard-VERSION-bundle.tar.gz, which installs without a network
+	$(DEV)/python -m release.bundle
+
+PYTHON ?= python3.10
+lock: # the newest versions of all dependencies, with their hashes
+	rm -rf .venv-lock
+	$(PYTHON) -m venv .venv-lock
+	.venv-lock/bin/python -m release.lock
+	rm -rf .venv-lock
 
 clean: # .venv is left: it may hold what scans remembered
 	rm -rf .venv-test .venv-test-* .venv-dev .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage build dist *.egg-info

@@ -169,8 +169,10 @@ class State(msgspec.Struct, frozen=True):
             return
         with contextlib.suppress(KeyError):
             group = grp.getgrnam(GROUP).gr_gid
-            if (seen.st_gid, stat.S_IMODE(seen.st_mode)) != (group, mode):
+            # The watcher's files have its group from the start, and it may not change whose a file is.
+            if seen.st_gid != group:
                 os.chown(target, -1, group)
+            if stat.S_IMODE(seen.st_mode) != mode:
                 os.chmod(target, mode)
 
     def keep_out(self, path: str) -> None:

@@ -1,0 +1,1 @@
+"""What makes a release: the lock file of dependencies, and the bundle that installs without a network."""
