@@ -850,8 +850,10 @@ directory() {
 
 place_configuration() {
     if [ -n "$given" ]; then
-        [ -n "$dry" ] || ! cmp -s "$given" "$CONFIGURATION" || return 0
-        act "put the configuration given in force as $CONFIGURATION" replace_configuration
+        if [ -n "$dry" ] || ! cmp -s "$given" "$CONFIGURATION"; then
+            act "put the configuration given in force as $CONFIGURATION" replace_configuration
+        fi
+        rm -f "$given"
     elif [ ! -e "$CONFIGURATION" ]; then
         act "make $CONFIGURATION" first_configuration
     fi

@@ -17,8 +17,10 @@ from msgspec import Meta
 
 from agent.host import Host
 from agent.model import AbsentError, CannotLookError, Severity
+from agent.state import GROUP
 
 DEFAULT_PATH = "/etc/dlvmguard/config.toml"
+_MEMBERS = f"; it is for root and the group {GROUP}: sudo usermod -aG {GROUP} $USER"
 
 
 class ConfigError(Exception):
@@ -175,7 +177,7 @@ def load(path: str = "", *, host: Host | None = None) -> Config:
             raise ConfigError(f"{error.reason}; expected a TOML file, see `dlvmguard config reference`") from error
         return Config()
     except CannotLookError as error:
-        raise ConfigError(error.reason) from error
+        raise ConfigError(error.reason + (_MEMBERS if error.hint and not path else "")) from error
     return parse(text, path=path or DEFAULT_PATH)
 
 

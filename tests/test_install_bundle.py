@@ -6,7 +6,6 @@ Booting what was installed is for tests/boot.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import random
 import shutil
@@ -14,18 +13,17 @@ import signal
 import subprocess
 import sys
 import time
-import zipfile
 from pathlib import Path
 
 import pytest
 
 from agent import __version__
 from tests.fakes.box import Box
+from tests.fakes.bundles import NEXT, next_version, seal
 from tests.fakes.metadata import Fault, MetadataServer
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "install.sh"
-NEXT = "9.8.7"
 KILLS = 20
 pytestmark = [
     pytest.mark.slow,
@@ -49,30 +47,7 @@ def bundle(room):
 @pytest.fixture(scope="module")
 def newer(bundle, room):
     """A bundle of a later version, with one unit more."""
-    place = room / f"dlvmguard-{NEXT}-bundle"
-    shutil.copytree(bundle, place)
-    (old,) = (place / "wheelhouse").glob("dlvmguard-*.whl")
-    new = old.with_name(old.name.replace(__version__, NEXT))
-    with zipfile.ZipFile(old) as source, zipfile.ZipFile(new, "w") as wheel:
-        for name in source.namelist():
-            content = source.read(name)
-            if name.endswith(("agent/__init__.py", "METADATA", "RECORD")):
-                content = content.replace(__version__.encode(), NEXT.encode())
-            wheel.writestr(name.replace(__version__, NEXT), content)
-        (unit,) = (name for name in wheel.namelist() if name.endswith("dlvmguard-report.timer"))
-        wheel.writestr(unit.replace("report.timer", "another.timer"), wheel.read(unit))
-    old.unlink()
-    lock = place / "requirements.lock"
-    own = f"dlvmguard=={NEXT} --hash=sha256:{hashlib.sha256(new.read_bytes()).hexdigest()}\n"
-    lock.write_text(own + lock.read_text().partition("\n")[2])
-    seal(place)
-    return place
-
-
-def seal(place):
-    paths = sorted(path for path in place.rglob("*") if path.is_file() and path.name != "SHA256SUMS")
-    sums = (f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(place)}\n" for path in paths)
-    (place / "SHA256SUMS").write_text("".join(sums))
+    return next_version(bundle, room / f"dlvmguard-{NEXT}-bundle")
 
 
 @pytest.fixture(scope="module")
