@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import shlex
 import shutil
 import signal
 import subprocess
@@ -241,7 +242,7 @@ def test_a_bundle_in_a_bucket_is_fetched_or_said_to_need_gcloud(bundle, box, roo
     gcloud.chmod(0o755)
     hide = "mount --bind /bin/false /usr/bin/gcloud 2>/dev/null; "
     place = f"mkdir -p /usr/local/bin; cp {gcloud} /usr/local/bin/gcloud; "
-    done = box.run("sh", "-c", f"{hide}{place}exec {SCRIPT} --wheelhouse {address}")
+    done = box.run("sh", "-c", f"{hide}{place}exec {shlex.quote(str(SCRIPT))} --wheelhouse {address}")
     assert (done.returncode, in_use(box)) == (0, __version__), done.stderr
 
 
