@@ -34,20 +34,28 @@ class Look(Value, frozen=True, kw_only=True):
 
 
 def collect(
-    probes: Iterable[Probe[Any]], host: Host, config: Config, *, before: Callable[[Probe[Any]], None] | None = None
+    probes: Iterable[Probe[Any]],
+    host: Host,
+    config: Config,
+    *,
+    before: Callable[[Probe[Any]], None] | None = None,
+    earlier: Callable[[Probe[Any]], Fact | None] = lambda _probe: None,
 ) -> tuple[Look, ...]:
-    """Run the probes; one that fails is an Unknown and stops no other. ``before`` is told what comes next."""
+    """Run the probes; one that fails is an Unknown and stops no other.
+
+    ``before`` is told what comes next; ``earlier`` gives a probe that remembers the fact that it returned last.
+    """
     looks = []
     for probe in probes:
         if before:
             before(probe)
-        looks.append(_look(probe, host, config))
+        looks.append(_look(probe, (host, config, earlier(probe)) if probe.remembers else (host, config)))
     return tuple(looks)
 
 
-def _look(probe: Probe[Any], host: Host, config: Config) -> Look:
+def _look(probe: Probe[Any], arguments: tuple[Any, ...]) -> Look:
     taken, start = dt.datetime.now(dt.timezone.utc), time.monotonic()
-    fact = attempt(lambda: probe.look(host, config), what=f"probe {probe.name}")
+    fact = attempt(lambda: probe.look(*arguments), what=f"probe {probe.name}")
     return Look(probe=probe, taken=taken, seconds=time.monotonic() - start, fact=fact)
 
 
@@ -95,7 +103,12 @@ def saved(look: Look) -> Saved:
 
 def encode(looks: Iterable[Look]) -> bytes:
     """A snapshot as JSON."""
-    return msgspec.json.encode(_Snapshot(agent_version=__version__, looks=tuple(map(saved, looks))))
+    return snapshot(map(saved, looks))
+
+
+def snapshot(looks: Iterable[Saved]) -> bytes:
+    """A snapshot as JSON, of looks as they are kept."""
+    return msgspec.json.encode(_Snapshot(agent_version=__version__, looks=tuple(looks)))
 
 
 def merged(text: bytes | None, fresh: Iterable[Saved]) -> bytes:
@@ -103,12 +116,29 @@ def merged(text: bytes | None, fresh: Iterable[Saved]) -> bytes:
 
     The facts that stay are not decoded. A damaged snapshot has nothing worth keeping, and is replaced whole.
     """
-    kept: tuple[Saved, ...] = ()
-    with contextlib.suppress(msgspec.MsgspecError, ValueError):
-        kept = msgspec.json.decode(text, type=_Snapshot).looks if text else ()
-    looks = {each.probe: each for each in kept}
+    looks = {each.probe: each for each in _looks(text)}
     looks.update((each.probe, each) for each in fresh)
-    return msgspec.json.encode(_Snapshot(agent_version=__version__, looks=tuple(looks.values())))
+    return snapshot(looks.values())
+
+
+def _looks(text: bytes | None) -> tuple[Saved, ...]:
+    """What a snapshot holds; nothing where there is none, or a damaged one."""
+    with contextlib.suppress(msgspec.MsgspecError, ValueError):
+        return msgspec.json.decode(text, type=_Snapshot).looks if text else ()
+    return ()
+
+
+def remembered(text: bytes | None) -> Callable[[Probe[Any]], Fact | None]:
+    """What each probe returned last, according to a snapshot. Where it tells nothing, there is no memory."""
+
+    def earlier(probe: Probe[Any]) -> Fact | None:
+        for each in _looks(text):
+            if each.probe == probe.name:
+                fact = _restored(each, probe).fact
+                return fact if isinstance(fact, Fact) else None
+        return None
+
+    return earlier
 
 
 def decode(text: bytes, probes: Sequence[Probe[Any]]) -> tuple[Look, ...]:

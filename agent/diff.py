@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import Any
 
-from agent.model import Change, EventKind, Judged, Outcome
+import msgspec
+
+from agent.model import Change, EventKind, Judged, Outcome, Unknown
 
 
 def diff(
@@ -25,16 +28,27 @@ def diff(
 
 
 def _of_check(before: Mapping[str, Judged], outcome: Outcome) -> Iterator[Change]:
-    for finding in outcome.findings:
-        known = before.get(finding.subject)
+    for found in outcome.findings:
+        known = before.get(found.subject)
+        finding = _with_hidden(known, found, outcome.unknowns) if known else found
         if known is None:
             yield Change(kind=EventKind.OPENED, finding=finding)
         elif not _says_the_same(known, finding):
             yield Change(kind=EventKind.CHANGED, finding=finding, previous=known.severity)
     now = {finding.subject for finding in outcome.findings}
     for subject in sorted(before.keys() - now):
-        if not any(unknown.covers(subject) for unknown in outcome.unknowns):
+        if not any(unknown.hides(before[subject]) for unknown in outcome.unknowns):
             yield _resolved(before[subject], "no longer found")
+
+
+def _with_hidden(before: Judged, now: Judged, unknowns: Iterable[Unknown]) -> Judged:
+    """The finding with the places that it had before and that could not be looked at now."""
+    seen = {each.place for each in now.instances}
+    unseen = [each for each in before.instances if each.place not in seen]
+    hidden = [each for each in unseen if any(unknown.covers(each.place) for unknown in unknowns)]
+    if not hidden:
+        return now
+    return msgspec.structs.replace(now, instances=tuple(sorted((*now.instances, *hidden), key=lambda each: each.place)))
 
 
 def _resolved(finding: Judged, reason: str) -> Change:
@@ -43,4 +57,9 @@ def _resolved(finding: Judged, reason: str) -> Change:
 
 def _says_the_same(before: Judged, now: Judged) -> bool:
     """Words of the fix may improve with a release without being news."""
-    return (before.severity, before.detail, before.evidence) == (now.severity, now.detail, now.evidence)
+    return _said(before) == _said(now)
+
+
+def _said(finding: Judged) -> tuple[Any, ...]:
+    places = tuple((each.place, each.version) for each in finding.instances)
+    return (finding.severity, finding.detail, finding.evidence, places)

@@ -6,7 +6,11 @@ rare, else once a minute. What is the same is written again after hours, so that
 
 from __future__ import annotations
 
+import contextlib
+from typing import Any
+
 from agent import collect
+from agent.model import Fact, Probe
 from agent.schedule import Allowance
 from agent.state import State, StateError
 
@@ -37,6 +41,14 @@ class Keeper:
             self._pending[saved.probe] = saved
         else:
             self._pending.pop(saved.probe, None)  # it changed and changed back before that was kept
+
+    def earlier(self, probe: Probe[Any]) -> Fact | None:
+        """What a probe returned last, written or not."""
+        waiting = self._pending.get(probe.name)
+        with contextlib.suppress(StateError):
+            text = collect.snapshot([waiting]) if waiting else self.state.read(self.state.snapshot)
+            return collect.remembered(text)(probe)
+        return None
 
     def keep(self, now: float) -> None:
         """Write what waits, if it may be written now. A failure is a problem to tell, and is tried again."""

@@ -106,6 +106,10 @@ class Unknown(Value, frozen=True, kw_only=True):
         below = self.scope if self.scope[-1] in SEPARATORS else (tuple(self.scope + mark for mark in SEPARATORS))
         return subject.startswith(below)
 
+    def hides(self, finding: Finding) -> bool:
+        """Whether the finding may still be there: its subject is not judged, or one of its places."""
+        return self.covers(finding.subject) or any(self.covers(each.place) for each in finding.instances)
+
 
 SEPARATORS = "/#:"
 """What parts a subject: path components, ``environment#package``, ``kind:name``."""
@@ -141,17 +145,27 @@ class Table(Value, frozen=True, kw_only=True):
     sources: tuple[str, ...]
 
 
+class Instance(Value, frozen=True, kw_only=True):
+    """One of several places of a finding: where (a path, or a key as subjects are), which version, what fixes it."""
+
+    place: str
+    version: str = ""
+    fix: str = ""
+
+
 class Finding(Value, frozen=True, kw_only=True):
     """One thing that is not as it should be, as a check yields it.
 
     ``subject`` is a stable key (a path, a GPU UUID, ``tcp/8888``), never a sentence; ``detail`` says in one line
     what is wrong here; ``evidence`` holds stable values only: a process id or a temperature would make every scan
-    a change. ``severity`` and ``fix`` are set only where they differ from the check's own.
+    a change. ``instances`` are the places of what is one thing in many places. ``severity`` and ``fix`` are set only
+    where they differ from the check's own.
     """
 
     subject: str
     detail: str
     evidence: Mapping[str, Scalar] = {}
+    instances: tuple[Instance, ...] = ()
     severity: Severity | None = None
     fix: str = ""
 
@@ -229,6 +243,7 @@ class Probe(Value, Generic[T], frozen=True, kw_only=True):
     topic: str
     fact: type[Fact]
     network: bool
+    remembers: bool
     every: dt.timedelta
     glance: Callable[..., Hashable] | None
     kernel_log: str
@@ -252,9 +267,10 @@ class Check(Value, frozen=True, kw_only=True):
     duty: Duty
     fix: str
     needs: Mapping[str, type]
-    judge: Callable[..., Iterable[Finding]]
+    wants: Mapping[str, type[Fact]]
+    judge: Callable[..., Iterable[Finding | Unknown]]
 
-    def __call__(self, *arguments: Any, **named: Any) -> Iterable[Finding]:
+    def __call__(self, *arguments: Any, **named: Any) -> Iterable[Any]:
         """Judge, as a plain function, which is how tests call it."""
         return self.judge(*arguments, **named)
 
@@ -269,6 +285,9 @@ def probe(
 ) -> Callable[[Callable[..., T]], Probe[T]]:
     """Make a function of ``(host, config)`` a probe; name, topic and fact type come from the function itself.
 
+    One of ``(host, config, earlier)`` remembers: it is handed the fact that it returned last, or None where there is
+    none, or none that can still be read.
+
     On a machine that is watched it looks ``every`` so often, and besides when it is provoked: when what ``glance``
     returns, a function of the same arguments that costs next to nothing, is another than before; or when the kernel
     logs a line in which ``kernel_log`` is found, a regular expression. A ``slow`` one may take long and lets the
@@ -277,11 +296,13 @@ def probe(
 
     def make(look: Callable[..., T]) -> Probe[T]:
         fact = typing.get_type_hints(look)["return"]
+        remembers = "earlier" in inspect.signature(look).parameters
         return Probe(
             name=look.__name__,
             topic=_topic(look),
             fact=fact,
             network=network,
+            remembers=remembers,
             every=every,
             glance=glance,
             kernel_log=kernel_log,
@@ -293,12 +314,18 @@ def probe(
     return make
 
 
-def check(*, severity: Severity, duty: Duty, fix: str) -> Callable[[Callable[..., Iterable[Finding]]], Check]:
-    """Make a pure function of facts a check; its id is the function's name, its manual page the docstring."""
+def check(*, severity: Severity, duty: Duty, fix: str) -> Callable[[Callable[..., Iterable[Finding | Unknown]]], Check]:
+    """Make a pure function of facts a check; its id is the function's name, its manual page the docstring.
 
-    def make(judge: Callable[..., Iterable[Finding]]) -> Check:
+    A parameter of type ``SomeFact | Unknown`` is one that it can do without: it is handed the reason where there is
+    no such fact, and what that fact could not see is no reason to doubt the check. What a check itself cannot judge
+    it yields as an Unknown.
+    """
+
+    def make(judge: Callable[..., Iterable[Finding | Unknown]]) -> Check:
         hints = typing.get_type_hints(judge)
         hints.pop("return", None)
+        wants = {name: typing.get_args(hint)[0] for name, hint in hints.items() if Unknown in typing.get_args(hint)}
         title, manual = _manual(judge)
         return Check(
             id=judge.__name__.replace("_", "-"),
@@ -308,7 +335,8 @@ def check(*, severity: Severity, duty: Duty, fix: str) -> Callable[[Callable[...
             severity=severity,
             duty=duty,
             fix=fix,
-            needs=hints,
+            needs={name: hint for name, hint in hints.items() if name not in wants},
+            wants=wants,
             judge=judge,
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -44,8 +45,13 @@ def scan(
     start = time.monotonic()
     probes = [probe for probe in discovery.probes() if probe.topic in topics]
 
+    earlier = collect.remembered(_readable(state))
+
     def look(chosen: Iterable[Probe[Any]]) -> tuple[collect.Look, ...]:
-        return collect.collect(chosen, host, config, before=lambda probe: show(f"looking at {probe.topic} ..."))
+        def before(probe: Probe[Any]) -> None:
+            show(f"looking at {probe.topic} ...")
+
+        return collect.collect(chosen, host, config, before=before, earlier=earlier)
 
     local = look(probe for probe in probes if not probe.network)
     notices = _attempted(lambda: _handed_over(state, local)) if state else []
@@ -69,6 +75,13 @@ def judge(looks: Iterable[collect.Look], config: Config) -> tuple[Outcome, ...]:
     """The outcome of every check whose facts were looked at."""
     moment = Moment(now=dt.datetime.now(dt.timezone.utc))
     return evaluate(discovery.checks(), collect.facts(looks), config, moment)
+
+
+def _readable(state: State | None) -> bytes | None:
+    """What was seen last, for the probes that remember; a snapshot that cannot be read is nobody's memory."""
+    with contextlib.suppress(StateError):
+        return state.read(state.snapshot) if state else None
+    return None
 
 
 def _attempted(work: Callable[[], str]) -> list[str]:

@@ -158,7 +158,9 @@ class _Watch:
         turn, cpu, taken = self.turns[probe.name], _cpu(), _wall()
         try:
             signal.setitimer(signal.ITIMER_REAL, self._patience)
-            (look,) = self._interruptibly(lambda: collect.collect([probe], self.host, self.config))
+            (look,) = self._interruptibly(
+                lambda: collect.collect([probe], self.host, self.config, earlier=self.keeper.earlier)
+            )
         except Overrun:
             unknown = Unknown(reason=f"no progress within {self._patience:g} s, so it was interrupted", hint=_LATER)
             look = collect.Look(probe=probe, taken=taken, seconds=self._patience, fact=unknown)

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.diff import diff
-from agent.model import EventKind, Severity, Unknown
-from tests.fakes.outcomes import judged, outcome
+from agent.model import EventKind, Instance, Outcome, Severity, Unknown
+from tests.fakes.outcomes import TAKEN, judged, outcome
 
 CATALOGUE = {"door-open"}
 
@@ -75,3 +75,22 @@ def test_applying_the_changes_gives_what_is_true_now(before, now, scope):
         held.discard(subject) if change.kind is EventKind.RESOLVED else held.add(subject)
     kept = {each for each in before - now if any(gap.covers(each) for gap in unknown)}
     assert held == set(now) | kept
+
+
+def in_places(*places):
+    return msgspec.structs.replace(judged("front"), instances=tuple(Instance(place=each) for each in places))
+
+
+def test_a_finding_stays_open_while_one_of_its_places_cannot_be_looked_at():
+    gap = Unknown(reason="no right", scope="/opt/conda")
+    assert diff([in_places("/opt/conda/lib", "/usr")], [outcome(unknown=(gap,))], CATALOGUE) == ()
+    assert kinds(diff([in_places("/usr")], [outcome(unknown=(gap,))], CATALOGUE)) == [("resolved", "front")]
+
+
+def test_a_place_that_cannot_be_looked_at_stays_one_of_its_places():
+    seen = Outcome(check="door-open", taken=TAKEN, findings=(in_places("/usr"),))
+    gap = Unknown(reason="no right", scope="/opt/conda")
+    before = in_places("/opt/conda", "/usr")
+    assert diff([before], [msgspec.structs.replace(seen, unknowns=(gap,))], CATALOGUE) == ()
+    (change,) = diff([before], [seen], CATALOGUE)
+    assert (change.kind, [each.place for each in change.finding.instances]) == (EventKind.CHANGED, ["/usr"])

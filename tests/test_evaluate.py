@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 
+from agent.advisories.advisory import Advisories
 from agent.config import Config
 from agent.evaluate import evaluate
 from agent.knowledge import OperatingSystems
@@ -117,3 +118,42 @@ def test_an_outcome_is_as_old_as_its_oldest_fact():
     seen = {Doors: Seen(fact=Doors(), taken=NOW.now), Windows: Seen(fact=Windows(), taken=EARLIER)}
     (outcome,) = evaluate([draught], seen, Config(), NOW)
     assert outcome.taken == EARLIER
+
+
+def test_a_fact_that_a_check_can_do_without_costs_it_nothing():
+    @check(severity=Severity.LOW, duty=Duty.ACCESS, fix="None.")
+    def airy(doors: Doors, windows: Windows | Unknown):
+        """There is air, as far as can be seen."""
+        yield Finding(subject="house", detail="no window was seen" if isinstance(windows, Unknown) else "windows")
+
+    gap = Unknown(reason="a blind")
+    for seen, detail in (
+        ({}, "no window was seen"),
+        ({"windows": gap}, "no window was seen"),
+        ({"windows": Windows(gaps=(gap,))}, "windows"),
+    ):
+        (outcome,) = judge(airy, doors=Doors(), **seen)
+        assert ([each.detail for each in outcome.findings], outcome.unknowns) == ([detail], ())
+
+
+def test_what_a_check_cannot_judge_stands_beside_what_it_found():
+    gap = Unknown(reason="painted shut", scope="back")
+
+    @check(severity=Severity.LOW, duty=Duty.ACCESS, fix="None.")
+    def ajar(doors: Doors):
+        """A door is ajar."""
+        yield Finding(subject="front", detail="ajar")
+        yield gap
+
+    (outcome,) = judge(ajar, doors=Doors())
+    assert ([each.subject for each in outcome.findings], outcome.unknowns) == (["front"], (gap,))
+
+
+def test_without_advisories_a_check_that_needs_them_is_unknown():
+    @check(severity=Severity.LOW, duty=Duty.ACCESS, fix="None.")
+    def flawed(doors: Doors, advisories: Advisories):
+        """A door has a known flaw."""
+        yield Finding(subject="front", detail=str(advisories.shards))
+
+    (outcome,) = judge(flawed, doors=Doors())
+    assert (outcome.findings, len(outcome.unknowns)) == ((), 1)

@@ -68,7 +68,7 @@ def test_every_kind_of_environment_is_found_with_its_python(tmp_path):
         "/usr/local/lib/python3.11/dist-packages": ("other", "3.11", "/usr/bin"),
         "/opt/conda/lib/python3.10/site-packages": ("conda", "3.10", "/opt/conda/bin"),
         "/home/ml/.local/lib/python3.10/site-packages": ("user", "3.10", ""),
-        "/home/ml/.local/share/uv/tools/ruff/lib/python3.11/site-packages": ("tool", "3.11", "/usr/bin"),
+        "/home/ml/.local/share/uv/tools/ruff/lib/python3.11/site-packages": ("uv-tool", "3.11", "/usr/bin"),
         "/home/ml/.pyenv/versions/3.8.18/lib/python3.8/site-packages": (
             "pyenv", "3.8", "/home/ml/.pyenv/versions/3.8.18/bin",
         ),

@@ -39,6 +39,9 @@ _IMAGE = re.compile(r"linux-image-(?:unsigned-)?(?P<release>\d.*?)(?:-unsigned)?
 class Package(Value, frozen=True, kw_only=True):
     """A binary package that dpkg knows. ``state`` is dpkg's word; ``config-files`` is one that was removed.
 
+    ``vendor`` is who made it: the archive's Origin as apt knows it (``Debian``, ``Ubuntu``), or what its maintainer
+    tells; empty where nothing does.
+
     States: https://manpages.debian.org/bookworm/dpkg/dpkg.1.en.html#Package_states
     """
 
@@ -50,6 +53,7 @@ class Package(Value, frozen=True, kw_only=True):
     state: str
     held: bool = False
     reinstall: bool = False
+    vendor: str = ""
 
     @property
     def subject(self) -> str:

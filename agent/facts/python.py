@@ -26,14 +26,14 @@ _GAPS = 10
 """More distributions of one environment than this that cannot be read are said in one sentence."""
 _RELEASE = re.compile(r"\d+\.\d+")
 
-Kind = Literal["system", "venv", "conda", "pyenv", "user", "tool", "other"]
+Kind = Literal["system", "venv", "conda", "pyenv", "user", "uv-tool", "pipx", "other"]
 
 
 class Environment(Value, frozen=True, kw_only=True):
     """One directory of installed packages and the Python that it belongs to.
 
     ``kind`` says who put it there: system (the distributor's packages), venv, conda, pyenv, user (``pip install
-    --user``), tool (uv tool, pipx), other. ``python`` is ``3.11``, empty where nothing tells. ``interpreter`` is empty
+    --user``), uv-tool, pipx, other. ``python`` is ``3.11``, empty where nothing tells. ``interpreter`` is empty
     where the environment has none of its own, and ``home`` is the directory of the Python that it was made from.
     ``writable`` is the directory through which everybody may change what is installed, itself or one above it.
     """
@@ -119,7 +119,7 @@ def _environment(host: Host, path: str, mode: Callable[[str], int]) -> Environme
 
 def _kind(path: str, prefix: str, *, is_venv: bool) -> Kind:
     if is_venv:
-        return "tool" if "/uv/tools/" in path or "/pipx/venvs/" in path else "venv"
+        return "uv-tool" if "/uv/tools/" in path else "pipx" if "/pipx/venvs/" in path else "venv"
     if prefix.endswith("/.local"):
         return "user"
     if "pyenv/versions/" in path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import stat
 from collections.abc import Iterator
+from typing import Literal
 
 from agent.host import Entry, Host, shown
 from agent.model import AbsentError, CannotLookError, Unknown, Value
@@ -29,12 +30,19 @@ class Distribution(Value, frozen=True, kw_only=True):
     """A package as it was installed. ``location`` is its metadata, relative to the environment.
 
     With a ``problem`` the metadata told nothing: there is no version, and the name is that of the directory.
+    ``installer`` is what it says of itself (``pip``, ``uv``, ``conda``); ``built`` is ``release``, or how it was made
+    from sources that may be any: ``editable``, ``vcs``, ``local``; ``owner`` is the key of the system's package that
+    brought it (``deb:python3-yaml:all``); ``inside`` is the distribution that carries a copy of it for itself.
     """
 
     name: str
     version: str = ""
     location: str
     problem: str = ""
+    installer: str = ""
+    built: Literal["release", "editable", "vcs", "local"] = "release"
+    owner: str = ""
+    inside: str = ""
 
 
 def normalised(name: str) -> str:

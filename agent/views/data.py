@@ -48,6 +48,7 @@ def finding(found: Judged, checks: Mapping[str, Check]) -> dict[str, Any]:
         "subject": found.subject,
         "detail": found.detail,
         "evidence": dict(found.evidence),
+        "instances": [{"place": each.place, "version": each.version, "fix": each.fix} for each in found.instances],
         "fix": found.fix,
     }
 

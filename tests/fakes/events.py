@@ -56,6 +56,7 @@ CATALOGUE = {
         duty=Duty.ACCESS,
         fix="",
         needs={},
+        wants={},
         judge=lambda: (),
     )
 }

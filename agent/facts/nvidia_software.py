@@ -1,0 +1,24 @@
+"""NVIDIA software on the disk: driver files, CUDA toolkits, libraries, the container toolkit and services."""
+
+from __future__ import annotations
+
+from agent.model import Fact, Value
+
+
+class NvidiaComponent(Value, frozen=True, kw_only=True):
+    """One thing of NVIDIA's: ``name`` as in ``driver``, ``cuda-toolkit``, ``cudnn``, ``nccl``, ``container-toolkit``.
+
+    ``path`` is where it lies; ``owner`` the key of the package that put it there (``deb:…``), or the environment's
+    distribution (``/opt/conda/lib/python3.11/site-packages#nvidia-cudnn-cu12``), empty where nothing tells.
+    """
+
+    name: str
+    version: str
+    path: str
+    owner: str = ""
+
+
+class NvidiaSoftware(Fact, frozen=True, kw_only=True):
+    """What there is of NVIDIA's, by name and path."""
+
+    components: tuple[NvidiaComponent, ...] = ()
