@@ -27,6 +27,7 @@ ORDER = (
     ("agent.nvml",),
     ("agent.inventory",),
     ("agent.advisories",),
+    ("agent.formats",),
     ("agent.checks",),
     ("agent.discovery",),
     ("agent.evaluate", "agent.diff"),
