@@ -40,6 +40,8 @@ ORDER = (
     ("agent.watch",),
     ("agent.ship",),
     ("agent.report",),
+    ("agent.session",),
+    ("agent.cli_advisories",),
     ("agent.cli",),
 )
 """From left to right: a module may import its own room and what stands before it."""
