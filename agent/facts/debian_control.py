@@ -14,7 +14,7 @@ from agent.model import CannotLookError
 LARGEST_STANZA = 4 * MEBIBYTE
 """The largest of Debian and Ubuntu are below 100 kB."""
 
-_FIELDS = re.compile(rb"^(Package|Status|Version|Architecture|Source):[ \t]*(.*?)[ \t\r]*$", re.MULTILINE)
+_FIELDS = re.compile(rb"^(Package|Status|Version|Architecture|Source|Maintainer):[ \t]*(.*?)[ \t\r]*$", re.MULTILINE)
 _NAME = re.compile(rb"[A-Za-z0-9][A-Za-z0-9+._-]{0,199}")
 _WORD = re.compile(rb"[!-~]{1,200}")
 
