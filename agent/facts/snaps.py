@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-from collections.abc import Iterator
 
 from agent.config import Config
 from agent.host import Host, shown
@@ -23,7 +22,7 @@ _FILE = re.compile(r"(?P<name>[a-z0-9][a-z0-9-]*(?:_[a-z0-9]+)?)_(?P<revision>x?
 _REVISION = re.compile(r"x?\d+")
 # A line of its own at the left edge, as snapcraft writes it: https://snapcraft.io/docs/reference/development/yaml-schemas/the-snap-format/
 _VERSION = re.compile(
-    rb"^version:[ \t]*(?:'([^'\n]{1,64})'|\"([^\"\n\\]{1,64})\"|([^\s'\"#][^\n#]{0,63}?))[ \t]*(?:#.*)?$", re.M
+    rb"^version:[ \t]*(?:'([^'\n]{1,64})'|\"([^\"\n\\]{1,64})\"|([\w.+~-][^\n#]{0,63}?))[ \t]*(?:#.*)?$", re.MULTILINE
 )
 
 
@@ -53,30 +52,32 @@ def snaps(host: Host, _config: Config) -> Snaps:
         names = {match["name"] for entry in host.entries(FILES) if (match := _FILE.fullmatch(entry.name))}
     except AbsentError:
         return Snaps()
-    seen = [each for name in sorted(names) for each in _snap(host, name)]
+    seen = [_snap(host, name) for name in sorted(names)]
     return Snaps(
         snaps=tuple(each for each in seen if isinstance(each, Snap)),
         gaps=tuple(each for each in seen if isinstance(each, Unknown)),
     )
 
 
-def _snap(host: Host, name: str) -> Iterator[Snap | Unknown]:
+def _snap(host: Host, name: str) -> Snap | Unknown | None:
     """The revision in use; none of a snap that is there but disabled."""
-    for mount in MOUNTS:
-        try:
-            revision = host.link(f"{mount}/{name}/current")
-            if not _REVISION.fullmatch(revision):
-                raise CannotLookError(f"{mount}/{name}/current points to {shown(revision)}, which is no revision")
-            version = parse_version(host.read(f"{mount}/{name}/{revision}/meta/snap.yaml", follow=False))
-            if not version:
-                raise CannotLookError(f"{mount}/{name}/{revision}/meta/snap.yaml names no version")
-            yield Snap(name=name, version=version, revision=revision)
-            return
-        except AbsentError:
-            continue
-        except CannotLookError as error:
-            yield Unknown(reason=error.reason, hint=error.hint, scope=f"snap:{name}")
-            return
+    try:
+        mounts = (f"{mount}/{name}" for mount in MOUNTS)
+        mount = next((mount for mount in mounts if host.exists(f"{mount}/current")), "")
+        return _current(host, name, mount) if mount else None
+    except CannotLookError as error:
+        return Unknown(reason=error.reason, hint=error.hint, scope=f"snap:{name}")
+
+
+def _current(host: Host, name: str, mount: str) -> Snap:
+    revision = host.link(f"{mount}/current")
+    if not _REVISION.fullmatch(revision):
+        raise CannotLookError(f"{mount}/current points to {shown(revision)}, which is no revision")
+    description = f"{mount}/{revision}/meta/snap.yaml"
+    version = parse_version(host.read(description, follow=False))
+    if not version:
+        raise CannotLookError(f"{description} names no version")
+    return Snap(name=name, version=version, revision=revision)
 
 
 def parse_version(description: bytes) -> str:

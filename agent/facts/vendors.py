@@ -24,7 +24,8 @@ def vendor(maintainer: str, version: str, system: str) -> str:
 
     ``system`` is the ID of os-release: people who maintain packages in two distributions maintain this one's.
     """
-    for rebuild in knowledge.load(Vendors).rebuilds:
+    known: Vendors = knowledge.load(Vendors)
+    for rebuild in known.rebuilds:
         if re.search(rebuild.version, version):
             return rebuild.name
     names = _candidates(maintainer)
@@ -34,7 +35,7 @@ def vendor(maintainer: str, version: str, system: str) -> str:
 @functools.lru_cache(maxsize=2048)
 def _candidates(maintainer: str) -> tuple[str, ...]:
     """The vendors that a maintainer may speak for. A few hundred maintainers make thousands of packages."""
-    known = knowledge.load(Vendors)
+    known: Vendors = knowledge.load(Vendors)
     said = maintainer.lower()
     domains = _DOMAIN.findall(said)
     names = [
