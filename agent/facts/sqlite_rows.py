@@ -107,8 +107,8 @@ def _is_size(size: int) -> bool:
 
 def _checksum(content: bytes, order: str, sums: tuple[int, ...]) -> tuple[int, ...]:
     one, two = sums
-    words = struct.unpack(f"{order}{len(content) // 4}I", content[: len(content) // 4 * 4])
-    for even, odd in zip(words[::2], words[1::2], strict=False):
+    words = struct.unpack(f"{order}{len(content) // 4}I", content)
+    for even, odd in zip(words[::2], words[1::2], strict=True):
         one = (one + even + two) & 0xFFFFFFFF
         two = (two + odd + one) & 0xFFFFFFFF
     return (one, two)
