@@ -120,7 +120,7 @@ def test_a_pipe_does_not_hang(tmp_path):
         read(tmp_path / "db")
 
 
-@settings(IN_ONE_PLACE, max_examples=300)
+@settings(IN_ONE_PLACE, max_examples=150)
 @given(st.data())
 def test_any_damage_is_an_error_or_rows_and_ends(tmp_path, data):
     path = made(tmp_path / "db", [(number, b"x" * (number * 37 % 900)) for number in range(60)])

@@ -86,7 +86,8 @@ def install(place: Path) -> Path:
     root.mkdir()
     spec = place / "nodejs.spec"
     spec.write_text(SPEC)
-    defined = ("--define", f"_topdir {place}/build", "--define", "_buildhost localhost")
+    settings = {"_topdir": place / "build", "_dbpath": place / "db", "_buildhost": "localhost"}
+    defined = [word for name, value in settings.items() for word in ("--define", f"{name} {value}")]
     subprocess.run(["rpmbuild", "-bb", *defined, spec], capture_output=True, check=True)
     built = sorted((place / "build" / "RPMS").rglob("*.rpm"))
     rpm(root, "--install", "--justdb", "--nodeps", *map(str, built))
