@@ -22,7 +22,7 @@ def base_score(vector: str) -> float | None:
     kind, _, rest = vector.partition("/")
     try:
         if kind in {"CVSS:3.0", "CVSS:3.1"}:
-            return _version_3(_metrics(rest), is_31=kind == "CVSS:3.1")
+            return _version_3(_metrics(rest))
         return None if kind.startswith("CVSS:") else _version_2(_metrics(vector.strip("()")))
     except (KeyError, ValueError):
         return None
@@ -32,7 +32,7 @@ def _metrics(vector: str) -> dict[str, str]:
     return dict(each.split(":", 1) for each in vector.split("/"))
 
 
-def _version_3(metrics: dict[str, str], *, is_31: bool) -> float:
+def _version_3(metrics: dict[str, str]) -> float:
     """https://www.first.org/cvss/v3-1/specification-document, section 7.1."""
     scope = metrics["S"]
     inner = 1 - math.prod(1 - _IMPACT[metrics[each]] for each in "CIA")
@@ -47,7 +47,7 @@ def _version_3(metrics: dict[str, str], *, is_31: bool) -> float:
     if impact <= 0:
         return 0.0
     score = min((1.08 if scope == "C" else 1.0) * (impact + exploitability), 10)
-    return _rounded_up(score) if is_31 else math.ceil(score * 10) / 10
+    return _rounded_up(score)
 
 
 def _rounded_up(value: float) -> float:

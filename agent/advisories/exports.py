@@ -12,6 +12,7 @@ import datetime as dt
 import gzip
 import lzma
 import re
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -93,12 +94,17 @@ def _unxz(blocks: Iterable[bytes]) -> Iterator[bytes]:
         raise EOFError("it ends in the middle")
 
 
+_BROKEN = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, ValueError, struct.error)
+_UNUSUAL = (RuntimeError, NotImplementedError)
+"""What zipfile raises for an archive with a password, or of another method."""
+
+
 @contextlib.contextmanager
 def _refusing(path: str) -> Iterator[None]:
-    """Errors of those who unpack, as ours; the last two are of archives with a password or an unusual method."""
+    """Errors of those who unpack, as ours."""
     try:
         yield
-    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, NotImplementedError) as error:
+    except (*_BROKEN, *_UNUSUAL) as error:
         raise ExportError(f"{path} cannot be unpacked: {error}") from error
 
 
