@@ -202,3 +202,65 @@ class ModelPlaces(Table, frozen=True, kw_only=True):
     file: ClassVar[str] = "model_places"
     suffixes: tuple[str, ...]
     places: tuple[ModelPlace, ...]
+
+
+class RepairedRange(Value, frozen=True, kw_only=True):
+    """Affected versions, as in an advisory: empty ends are open."""
+
+    introduced: str = ""
+    fixed: str = ""
+    last_affected: str = ""
+
+
+class RepairedBound(Value, frozen=True, kw_only=True):
+    """What to read for every version of PyPI that ``match``, a regular expression, finds something wrong in."""
+
+    match: str
+    becomes: str
+    why: str
+    source: str
+
+
+class RepairedRecord(Value, frozen=True, kw_only=True):
+    """What to read instead of the versions that a record names for a package; no range means none of its versions."""
+
+    id: str
+    package: str
+    ranges: tuple[RepairedRange, ...]
+    why: str
+    source: str
+
+
+class AdvisoryRepairs(Table, frozen=True, kw_only=True):
+    """Published advisories whose versions cannot be understood as they are, and what they mean."""
+
+    file: ClassVar[str] = "advisory_repairs"
+    bounds: tuple[RepairedBound, ...]
+    records: tuple[RepairedRecord, ...]
+
+
+class AdvisorySource(Value, frozen=True, kw_only=True):
+    """Who publishes the records whose ids begin with one of ``prefixes``, and what may be done with them."""
+
+    name: str
+    prefixes: tuple[str, ...]
+    url: str
+    licence: str
+    attribution: str
+
+
+class KnownFlaw(Value, frozen=True, kw_only=True):
+    """A flaw that any good database has: ``id`` in ``package``."""
+
+    ecosystem: str
+    package: str
+    id: str
+
+
+class AdvisorySources(Table, frozen=True, kw_only=True):
+    """Where the advisory database comes from, which file of it is about what, and what must be in it."""
+
+    file: ClassVar[str] = "advisory_sources"
+    shards: Mapping[str, tuple[str, ...]]
+    publishers: tuple[AdvisorySource, ...]
+    known: tuple[KnownFlaw, ...]
