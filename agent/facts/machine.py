@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
+import re
 
 from agent.config import Config
 from agent.host import Host, shown
@@ -33,6 +34,24 @@ def parse_os_release(text: str) -> dict[str, str]:
             quote = value[:1]
             fields[name] = value[1:-1] if quote in {'"', "'"} and value.endswith(quote) and len(value) > 1 else value
     return fields
+
+
+def ecosystem(release: str) -> str:
+    """OSV's name for the packages of a release such as ``debian 12``; empty where it has none that we compare.
+
+    Names: https://ossf.github.io/osv-schema/#defined-ecosystems
+    """
+    name, _, version = release.partition(" ")
+    if not re.fullmatch(r"\d+(\.\d+)?", version):
+        return ""
+    major = version.partition(".")[0]
+    is_long_term = name == "ubuntu" and version.endswith(".04") and int(major) % 2 == 0
+    return {
+        "debian": f"Debian:{major}",
+        "ubuntu": f"Ubuntu:{version}{':LTS' if is_long_term else ''}",
+        "rocky": f"Rocky Linux:{major}",
+        "almalinux": f"AlmaLinux:{major}",
+    }.get(name, "")
 
 
 @probe(every=dt.timedelta(hours=1))
