@@ -6,43 +6,22 @@ Exit codes: 0 fine, 1 findings at or above the threshold (for ``report``: someth
 
 from __future__ import annotations
 
-import difflib
 import io
 import os
 import sys
 import traceback
-from collections.abc import Callable
 from typing import Any, NoReturn
 
 import click
 
 from agent import __version__
-from agent.config import DEFAULT_PATH, Config, ConfigError
-from agent.config import load as load_config
-from agent.host import Host
+from agent.cli_advisories import advisories
+from agent.config import ConfigError
 from agent.model import CannotLookError, Severity
-from agent.state import State, StateError, locate
+from agent.session import Session, Suggesting, form_option, near, pass_session
+from agent.state import StateError
 
 _INTERRUPTED, _DEFECT = 3, 70
-
-
-class Suggesting(click.Group):
-    """A group that names the nearest command when one is mistyped."""
-
-    def resolve_command(
-        self, context: click.Context, words: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command, or fail with a suggestion."""
-        if self.get_command(context, words[0]) is None and not words[0].startswith("-"):
-            known = self.list_commands(context)
-            raise click.UsageError(f"no command {words[0]!r}; {near(words[0], known)}", context)
-        return super().resolve_command(context, words)
-
-
-def near(word: str, known: list[str]) -> str:
-    """Words that help whoever mistyped one."""
-    matches = difflib.get_close_matches(word, known, n=3, cutoff=0.5)
-    return f"did you mean {' or '.join(matches)}?" if matches else f"expected one of {', '.join(known)}"
 
 
 class Program(Suggesting):
@@ -58,54 +37,6 @@ class Program(Suggesting):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # noqa: TID251 -- a file of nobody's
             return None
         return result
-
-
-class Session:
-    """What the global options come to."""
-
-    def __init__(self, *, config_path: str, state_directory: str, root: str) -> None:
-        """Remember the options; nothing is read yet."""
-        self._config_path, self._state_directory, self._root = config_path, state_directory, root
-        self._config: Config | None = None
-
-    @property
-    def config_path(self) -> str:
-        """Where the configuration is, or would be."""
-        return os.path.abspath(self._config_path or DEFAULT_PATH)
-
-    def config(self) -> Config:
-        """The configuration, with the options applied, as it was when first asked for."""
-        if self._config is None:
-            self._config = self.load()
-        return self._config
-
-    def load(self) -> Config:
-        """The configuration as it is now."""
-        import msgspec
-
-        config = load_config(self._config_path)
-        chosen = self._state_directory or config.state_directory
-        return msgspec.structs.replace(config, state_directory=chosen)
-
-    def state(self, *, writing: bool) -> State:
-        """The state directory."""
-        return locate(self.config().state_directory, writing=writing)
-
-    def ledger(self, *, writing: bool) -> State:
-        """The state directory for work on the ledger, which root does not do where it belongs to another user."""
-        state = self.state(writing=writing)
-        state.give_up_root()
-        return state
-
-    def host(self, progress: Callable[[str], None] = lambda _text: None) -> Host:
-        """The machine to look at; ``progress`` hears what takes long."""
-        return Host(self._root, progress=progress)
-
-
-pass_session = click.make_pass_decorator(Session)
-_format = click.option(
-    "--format", "form", type=click.Choice(["text", "json"]), default="text", help="For people or programs."
-)
 
 
 @click.group(
@@ -127,7 +58,7 @@ def cli(context: click.Context, config_path: str, state_directory: str, root: st
     epilog="Examples: dlvmguard scan --only gpu --only ports;  dlvmguard scan --format json --fail-on critical"
 )
 @click.option("--only", multiple=True, metavar="TOPIC", help="Look at this topic only; may be repeated.")
-@_format
+@form_option
 @click.option("--fail-on", type=click.Choice([each.value for each in Severity]), help="Exit 1 from here on [high].")
 @click.option("--no-ledger", is_flag=True, help="Remember nothing.")
 @click.option("--all", "everything", is_flag=True, help="List every subject, however many.")
@@ -161,7 +92,7 @@ def _topics(only: tuple[str, ...], known: list[str]) -> tuple[str, ...]:
 
 
 @cli.command(epilog="Example: dlvmguard status --format json | jq .open")
-@_format
+@form_option
 @pass_session
 def status(session: Session, form: str) -> None:
     """How things stand, from memory: nothing is looked at anew."""
@@ -201,7 +132,7 @@ def explain(session: Session, name: str) -> None:
 
 
 @cli.command(epilog="Example: dlvmguard checks --format json")
-@_format
+@form_option
 def checks(form: str) -> None:
     """The catalogue: everything that is judged."""
     from agent import discovery
@@ -311,6 +242,9 @@ def config_reference() -> None:
     from agent.config import reference
 
     click.echo(reference(), nl=False)
+
+
+cli.add_command(advisories)
 
 
 def main(words: list[str] | None = None) -> NoReturn:

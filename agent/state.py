@@ -62,6 +62,11 @@ class State(msgspec.Struct, frozen=True):
         """The event table."""
         return f"{self.directory}/ledger/ledger.sqlite"
 
+    @property
+    def advisories(self) -> str:
+        """Which shards of the advisory database are in force, as JSON; they lie beside it."""
+        return f"{self.directory}/advisories/current.json"
+
     def read(self, path: str, *, limit: int = 1 << 30) -> bytes | None:
         """One of our files, or None where it is not there yet."""
         self.keep_out(path)

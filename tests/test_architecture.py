@@ -27,6 +27,7 @@ ORDER = (
     ("agent.nvml",),
     ("agent.inventory",),
     ("agent.advisories",),
+    ("agent.formats",),
     ("agent.checks",),
     ("agent.discovery",),
     ("agent.evaluate", "agent.diff"),
@@ -39,6 +40,8 @@ ORDER = (
     ("agent.watch",),
     ("agent.ship",),
     ("agent.report",),
+    ("agent.session",),
+    ("agent.cli_advisories",),
     ("agent.cli",),
 )
 """From left to right: a module may import its own room and what stands before it."""

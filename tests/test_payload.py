@@ -12,7 +12,7 @@ from google.protobuf import json_format
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.model import EventKind, Severity
+from agent.model import EventKind, Instance, Severity
 from agent.sinks.delivery import Identity
 from agent.sinks.payload import MAXIMUM_ENTRY_BYTES, finding_uid, json_line, log_entry, payload
 from tests.fakes.events import CATALOGUE, LAPTOP, TIME, VM, an_event
@@ -28,6 +28,7 @@ FINDINGS = st.fixed_dictionaries(
         "evidence": st.dictionaries(
             ANY_TEXT, WORDS | st.integers() | st.floats(allow_nan=True) | st.booleans(), max_size=40
         ),
+        "instances": st.lists(st.builds(Instance, place=WORDS, version=WORDS, fix=WORDS), max_size=40).map(tuple),
         "severity": st.sampled_from(Severity),
     }
 )
@@ -169,6 +170,21 @@ def test_an_event_that_is_too_large_loses_words_and_says_so():
 def test_an_event_that_fits_loses_nothing():
     said = payload(an_event(detail="d" * 150_000), VM, None)
     assert (len(said["finding"]["detail"]), said["truncated"]) == (150_000, False)
+
+
+def test_the_places_of_a_finding_are_told_one_by_one():
+    places = (Instance(place="/opt/conda", version="2.1.0", fix="conda update torch"), Instance(place="/usr"))
+    said = payload(an_event(instances=places), VM, None)
+    assert said["instances"] == [
+        {"place": "/opt/conda", "version": "2.1.0", "fix": "conda update torch"},
+        {"place": "/usr"},
+    ]
+
+
+def test_of_too_many_places_some_are_told():
+    places = tuple(Instance(place=f"/{number}/" + "p" * 1_000) for number in range(500))
+    said = payload(an_event(instances=places), VM, None)
+    assert (said["truncated"], 0 < len(said["instances"]) < 500) == (True, True)
 
 
 def test_names_of_evidence_that_meet_are_kept_apart():

@@ -4,7 +4,7 @@ The payload holds text, booleans and a few small integers; lower_snake names; on
 log sinks to BigQuery make a typed column of each. Numbers would come back as doubles, so ids are text. What is not
 known is left out. Fields:
 ``schema_version event_type event_uid message time initial truncated finding previous subject remediation evidence
-scan host``.
+instances scan host``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from agent.model import Check, Event, EventKind, Judged, Scalar, Severity, Value
+from agent.model import Check, Event, EventKind, Instance, Judged, Scalar, Severity, Value
 from agent.sinks.delivery import Identity
 
 SCHEMA_VERSION = "1"
@@ -53,10 +53,13 @@ class _Room(Value, frozen=True, kw_only=True):
     text: int
     value: int
     values: int
+    places: int
 
 
-_AMPLE = _Room(text=MAXIMUM_ENTRY_BYTES, value=MAXIMUM_ENTRY_BYTES, values=MAXIMUM_ENTRY_BYTES)
-_SCANT = _Room(text=2_048, value=512, values=16)
+_AMPLE = _Room(
+    text=MAXIMUM_ENTRY_BYTES, value=MAXIMUM_ENTRY_BYTES, values=MAXIMUM_ENTRY_BYTES, places=MAXIMUM_ENTRY_BYTES
+)
+_SCANT = _Room(text=2_048, value=512, values=16, places=4)
 
 
 def log_entry(event: Event, identity: Identity, catalogue: Mapping[str, Check], *, now: dt.datetime) -> dict[str, Any]:
@@ -120,10 +123,11 @@ def _payload(event: Event, identity: Identity, check: Check | None, room: _Room)
         "subject": {"name": _text(finding.subject, room.text)},
         "remediation": _known(desc=_text(finding.fix, room.text)),
         "evidence": _evidence(finding.evidence, room),
+        "instances": [_instance(each, room) for each in finding.instances[: room.places]],
         "scan": {"seq": event.sequence, **_known(epoch=_text(identity.epoch, _LONGEST_NAME))},
         "host": _host(identity),
     }
-    return {name: part for name, part in parts.items() if part != {}}
+    return {name: part for name, part in parts.items() if part not in ({}, [])}
 
 
 def _finding(event: Event, identity: Identity, check: Check | None, room: _Room) -> dict[str, Any]:
@@ -167,6 +171,14 @@ def _evidence(evidence: Mapping[str, Scalar], room: _Room) -> dict[str, str]:
             name += "_"
         shown[name] = _text(str(value).lower() if isinstance(value, bool) else str(value), room.value)
     return shown
+
+
+def _instance(instance: Instance, room: _Room) -> dict[str, str]:
+    return _known(
+        place=_text(instance.place, room.value),
+        version=_text(instance.version, room.value),
+        fix=_text(instance.fix, room.value),
+    )
 
 
 def _message(event: Event, check: Check | None) -> str:

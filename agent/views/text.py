@@ -148,6 +148,9 @@ def draw_finding(console: Console, finding: Judged, since: dt.datetime | None, h
     console.print(Text.assemble(("subject  ", "dim"), finding.subject))
     for name, value in finding.evidence.items():
         console.print(Text.assemble((f"{name}  ", "dim"), str(value)))
+    for instance in finding.instances:
+        fix = (f"   {instance.fix}", "green") if instance.fix != finding.fix else ""
+        console.print(Text.assemble(("where  ", "dim"), f"{instance.place} {instance.version}".rstrip(), fix))
     console.print(Text.assemble(("fix  ", "dim"), (finding.fix, "green")))
     console.print()
     console.print(Text("History", style="bold underline"))
