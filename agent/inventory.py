@@ -59,6 +59,7 @@ class Component(Value, frozen=True, kw_only=True):
 
 DISTRIBUTOR = "its distributor's advisories speak of the package that brought it"
 THIRD_PARTY = "its maker is not the distributor, whose advisories alone are known"
+OWNER_UNKNOWN = "nobody knows whether the distributor brought it"
 NO_KERNEL = "holds no kernel that runs"
 SUPERSEDED = "an older kernel, neither running nor the one that the next boot takes"
 
@@ -79,7 +80,7 @@ def python_environments(
     found: PythonEnvironments, packages: Packages | Unknown, conda: CondaPackages | Unknown
 ) -> Iterator[Component]:
     """The distributions of every environment; with the packages that brought some of them."""
-    debs = {each.subject: each for each in packages.packages} if isinstance(packages, Packages) else {}
+    debs = {each.subject: each for each in packages.packages} if isinstance(packages, Packages) else None
     by_prefix = conda.environments if isinstance(conda, CondaPackages) else ()
     names = {each.prefix: {package.name: package.version for package in each.packages} for each in by_prefix}
     for environment in found.environments:
@@ -87,12 +88,11 @@ def python_environments(
 
 
 def _distributions(
-    environment: Environment, debs: dict[str, Package], conda: dict[str, str], *, within: str = ""
+    environment: Environment, debs: dict[str, Package] | None, conda: dict[str, str], *, within: str = ""
 ) -> Iterator[Component]:
     """``within`` is the container that the environment is in."""
     for each in environment.distributions:
         owner = each.owner or _conda_owner(each, conda)
-        deb = debs.get(owner)
         yield Component(
             ecosystem="PyPI",
             name=normalised(each.name),
@@ -105,8 +105,14 @@ def _distributions(
             built=each.built,
             inside=each.inside,
             path=f"{environment.path}/{each.location}",
-            left_out=DISTRIBUTOR if deb and deb.vendor.startswith(_DEBIAN_VENDORS) else "",
+            left_out=_distribution_left_out(owner, debs),
         )
+
+
+def _distribution_left_out(owner: str, debs: dict[str, Package] | None) -> str:
+    if debs is None:
+        return OWNER_UNKNOWN if owner.startswith("deb:") else ""
+    return DISTRIBUTOR if owner in debs and debs[owner].vendor.startswith(_DEBIAN_VENDORS) else ""
 
 
 def prefix(path: str) -> str:

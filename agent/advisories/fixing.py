@@ -19,7 +19,7 @@ def advice(component: Component, *, fixed: str = "", after: str = "", needs: str
     """
     wanted = f">={fixed}" if fixed else f">{after}" if after else ""
     if component.inside:
-        return f"Update {component.inside}, which carries this copy for itself."
+        return _of_carrier(component)
     if not wanted:
         return _without_fix(component)
     if component.place.startswith("container:"):
@@ -30,6 +30,13 @@ def advice(component: Component, *, fixed: str = "", after: str = "", needs: str
     if kind:
         return f"With {needs}: {_system(kind, name)}" if needs else _system(kind, name)
     return _python(component, shlex.quote(f"{component.name}{wanted}"))
+
+
+def _of_carrier(component: Component) -> str:
+    """A copy goes with the package that carries it, of which a newer version may carry a newer copy."""
+    if component.owner or component.kind == "conda" or component.place.startswith("container:"):
+        return f"Update {component.inside}, which carries this copy for itself."
+    return _python(component, f"--upgrade {shlex.quote(component.inside)}")
 
 
 def _brought_by(component: Component) -> tuple[str, str]:

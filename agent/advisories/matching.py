@@ -125,10 +125,10 @@ def match(components: Iterable[Component], advisories: Advisories) -> Matched:
             for name, said in _said(component, ask):
                 if isinstance(said, Undecided):
                     undecided.append(said)
-                elif component.inside:
+                elif component.inside and not said.advisory.malicious:
                     inside.append(said)
                 else:
-                    groups.setdefault((_kind(component.ecosystem), name, said.advisory.id), []).append(said)
+                    groups.setdefault((kind_of(component.ecosystem), name, said.advisory.id), []).append(said)
     return Matched(
         vulnerabilities=tuple(_vulnerability(group, groups[group]) for group in sorted(groups)),
         inside=tuple(inside),
@@ -138,7 +138,8 @@ def match(components: Iterable[Component], advisories: Advisories) -> Matched:
     )
 
 
-def _kind(ecosystem: str) -> str:
+def kind_of(ecosystem: str) -> str:
+    """What the subjects of an ecosystem's packages begin with."""
     family = versions.family(ecosystem)
     return KINDS.get(family, family.lower())
 
