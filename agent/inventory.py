@@ -140,11 +140,12 @@ def packages(found: Packages, release: str, superseded: Superseded = ()) -> Iter
 
 
 def _debs(found: Iterable[Package], release: str, place: str, superseded: Superseded = ()) -> Iterator[Component]:
+    name = _ecosystem(release, _DEBIAN_VENDORS)
     for each in found:
         if each.present:
             source, source_version = _source(each)
             yield Component(
-                ecosystem=ecosystem(release),
+                ecosystem=name,
                 name=each.name,
                 version=each.version,
                 place=place,
@@ -154,6 +155,12 @@ def _debs(found: Iterable[Package], release: str, place: str, superseded: Supers
                 architecture=each.architecture,
                 left_out=_deb_left_out(each, superseded),
             )
+
+
+def _ecosystem(release: str, families: tuple[str, ...]) -> str:
+    """Whose advisories are about packages of a format there; debs on Rocky Linux are nobody's."""
+    name = ecosystem(release)
+    return name if name.startswith(families) else ""
 
 
 def _source(package: Package) -> tuple[str, str]:
@@ -180,9 +187,10 @@ def rpm_packages(found: RpmPackages, release: str, superseded: Superseded = ()) 
 
 
 def _rpms(found: Iterable[RpmPackage], release: str, place: str, superseded: Superseded = ()) -> Iterator[Component]:
+    name = _ecosystem(release, _RPM_VENDORS)
     for each in found:
         yield Component(
-            ecosystem=ecosystem(release),
+            ecosystem=name,
             name=each.name,
             version=each.evr,
             place=place,

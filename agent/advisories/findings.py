@@ -1,4 +1,4 @@
-"""What is said of a flaw that was found: one finding with its places, how urgent it is, and who answers for it. Pure."""
+"""What is said of a flaw: one finding with its places, how urgent it is, and who answers for it. Pure."""
 
 from __future__ import annotations
 
