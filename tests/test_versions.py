@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -150,11 +152,9 @@ def test_a_fixed_version_is_later_and_not_affected(version, spans):
         assert python(advisory, fixed) is False
 
 
-@settings(max_examples=200)
-@given(st.text(max_size=30), st.text(max_size=30))
-def test_any_text_is_compared_or_said_not_to_be(bound, version):
-    for ecosystem in ("PyPI", "Debian:12", "NVIDIA", ""):
-        try:
-            assert is_affected(ecosystem, an_advisory("A", f"1..={bound}"), version) in {True, False, None}
-        except NotOrderedError as error:
-            assert str(error)  # noqa: PT017 -- either of two is right, and this is what one of them is
+@pytest.mark.parametrize("ecosystem", ["PyPI", "Debian:12", "NVIDIA", ""])
+@settings(max_examples=100)
+@given(bound=st.text(max_size=30), version=st.text(max_size=30))
+def test_any_text_is_compared_or_said_not_to_be(ecosystem, bound, version):
+    with contextlib.suppress(NotOrderedError):
+        assert is_affected(ecosystem, an_advisory("A", f"1..={bound}"), version) in {True, False, None}

@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from agent.advisories.advisory import Advisories, Advisory, Range, Shard, Source
+from agent.advisories.versions import NotOrderedError, order
 from tests.fakes.trees import NOW
 
 RECORDS = os.environ.get("DLVMGUARD_PYPI_RECORDS", "")
@@ -64,18 +65,23 @@ def of_record(record: Mapping[str, Any], affected: Mapping[str, Any]) -> Advisor
 
 
 def _ranges(events: Iterable[Mapping[str, str]]) -> Iterable[Range]:
-    """Events in the order of their versions, as the schema asks for: what was begun ends at the next end."""
-    introduced, is_open = "", False
-    for event in events:
-        if "introduced" in event:
-            if is_open:
-                yield Range(introduced=introduced)
-            introduced, is_open = event["introduced"], True
-        elif "fixed" in event:
-            yield Range(introduced=introduced, fixed=event["fixed"])
-            is_open = False
-        elif "last_affected" in event:
-            yield Range(introduced=introduced, last_affected=event["last_affected"])
-            is_open = False
-    if is_open:
+    """What an event begins ends at the next end; of several ends the nearest counts."""
+    introduced: str | None = None
+    for event in sorted(events, key=_place):
+        kind, version = next(iter(event.items()))
+        if kind == "introduced":
+            introduced = version if introduced is None else introduced
+        elif introduced is not None:
+            yield Range(introduced=introduced, **{kind: version})
+            introduced = None
+    if introduced is not None:
         yield Range(introduced=introduced)
+
+
+def _place(event: Mapping[str, str]) -> tuple[bool, Any]:
+    """The order of events; what is no version comes last, and in the order in which it was written."""
+    version = next(iter(event.values()))
+    try:
+        return (False, order("PyPI", version) if version != "0" else order("PyPI", "0.dev0"))
+    except NotOrderedError:
+        return (True, 0)
