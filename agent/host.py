@@ -42,6 +42,26 @@ class Answer(Value, frozen=True, kw_only=True):
     errors: bytes
 
 
+class Parts:
+    """An open file of which any part can be read. ``size`` is that at the time it was opened."""
+
+    def __init__(self, descriptor: int, path: str) -> None:
+        """Keep the descriptor, which stays the caller's; ``path`` is for the errors."""
+        self.path = path
+        self.size = os.fstat(descriptor).st_size
+        self._descriptor = descriptor
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Exactly these bytes; where there are fewer, the file was cut meanwhile or says what is not so: an error."""
+        try:
+            content = os.pread(self._descriptor, length, offset)
+        except OSError as error:
+            raise _cannot(self.path, error) from error
+        if len(content) < length:
+            raise CannotLookError(f"{shown(self.path)} ends before byte {offset + length}")
+        return content
+
+
 class Host:
     """A machine, seen from its root directory. Tests give another root: a captured or generated tree."""
 
@@ -96,6 +116,20 @@ class Host:
                     yield piece
         except (OSError, ValueError) as error:
             raise _cannot(path, error) from error
+
+    @contextlib.contextmanager
+    def parts(self, path: str) -> Iterator[Parts]:
+        """A regular file while it is open, for files of which some parts are needed and not the whole."""
+        try:
+            descriptor = os.open(self.place(path), os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+        except (OSError, ValueError) as error:
+            raise _cannot(path, error) from error
+        try:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise CannotLookError(f"{shown(path)} is not a regular file")
+            yield Parts(descriptor, path)
+        finally:
+            os.close(descriptor)
 
     def text(self, path: str, *, limit: int = MEBIBYTE, follow: bool = True) -> str:
         """A text file; bytes that are not UTF-8 come as hexadecimal escapes, so that nothing is lost or raised."""

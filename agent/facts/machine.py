@@ -36,22 +36,26 @@ def parse_os_release(text: str) -> dict[str, str]:
     return fields
 
 
+_ECOSYSTEMS = (
+    (re.compile(r"debian (\d+)"), "Debian:{0}"),
+    (re.compile(r"ubuntu (\d?[02468]\.04)"), "Ubuntu:{0}:LTS"),
+    (re.compile(r"ubuntu (\d+\.\d\d)"), "Ubuntu:{0}"),
+    (re.compile(r"rocky (\d+)(?:\.\d+)*"), "Rocky Linux:{0}"),
+    (re.compile(r"almalinux (\d+)(?:\.\d+)*"), "AlmaLinux:{0}"),
+)
+"""Releases as os-release names them, and as OSV does. Ubuntu's of each second April have long-term support:
+https://ubuntu.com/about/release-cycle"""
+
+
 def ecosystem(release: str) -> str:
-    """OSV's name for the packages of a release such as ``debian 12``; empty where it has none that we compare.
+    """What OSV calls the packages of a release (``debian 12``); nothing where it has no such ecosystem.
 
     Names: https://ossf.github.io/osv-schema/#defined-ecosystems
     """
-    name, _, version = release.partition(" ")
-    if not re.fullmatch(r"\d+(\.\d+)?", version):
-        return ""
-    major = version.partition(".")[0]
-    is_long_term = name == "ubuntu" and version.endswith(".04") and int(major) % 2 == 0
-    return {
-        "debian": f"Debian:{major}",
-        "ubuntu": f"Ubuntu:{version}{':LTS' if is_long_term else ''}",
-        "rocky": f"Rocky Linux:{major}",
-        "almalinux": f"AlmaLinux:{major}",
-    }.get(name, "")
+    for known, name in _ECOSYSTEMS:
+        if match := known.fullmatch(release):
+            return name.format(match[1])
+    return ""
 
 
 @probe(every=dt.timedelta(hours=1))

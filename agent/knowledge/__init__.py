@@ -156,6 +156,30 @@ class ExposedPackages(Table, frozen=True, kw_only=True):
     packages: tuple[ExposedPackage, ...]
 
 
+class Vendor(Value, frozen=True, kw_only=True):
+    """Who makes packages, by the domains or whole addresses of maintainers."""
+
+    name: str
+    domains: tuple[str, ...]
+    addresses: tuple[str, ...] = ()
+
+
+class Rebuild(Value, frozen=True, kw_only=True):
+    """Who builds others' packages anew: a regular expression that is found in the versions."""
+
+    name: str
+    version: str
+
+
+class Vendors(Table, frozen=True, kw_only=True):
+    """Who makes Debian packages; the file says what the fields mean and how they are made."""
+
+    file: ClassVar[str] = "vendors"
+    vendors: tuple[Vendor, ...]
+    rebuilds: tuple[Rebuild, ...]
+    debian_maintainers: str
+
+
 class ModelPlace(Value, frozen=True, kw_only=True):
     """A place where models are usually kept; the file says what the fields mean."""
 
