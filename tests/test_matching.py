@@ -153,11 +153,38 @@ def test_a_fix_that_needs_a_subscription_is_said_and_is_no_missing_update():
     assert one.fix == "With Ubuntu Pro: sudo apt-get install --only-upgrade libssl3"
 
 
-def test_rpm_versions_are_not_compared_as_something_else():
-    rpm = Component(ecosystem="Rocky Linux:9", name="bash", version="5.1.8-6.el9", place="rpm", kind="rpm")
-    matched = found([rpm], {("Rocky Linux:9", "bash"): [an_advisory("CVE-1", "0..5.1.8-9.el9")]})
-    assert matched.vulnerabilities == () or matched.vulnerabilities[0].affected
-    assert matched.vulnerabilities or matched.coverage.undecided
+def an_rpm(name="nodejs-libs", version="1:18.0-1.el9", **more):
+    fields = {"source": "nodejs", "source_version": version, "architecture": "x86_64", **more}
+    return Component(ecosystem="Rocky Linux:9", name=name, version=version, place="rpm", kind="rpm", **fields)
+
+
+@pytest.mark.parametrize("name", ["nodejs", "nodejs-libs"])
+def test_an_rpm_is_compared_by_its_own_name_and_by_its_sources(name):
+    about = {("Rocky Linux:9", name): [an_advisory("CVE-1", "0..1:18.0-2.el9")]}
+    assert places(found([an_rpm()], about)) == {f"rpm:{name}#CVE-1": ["rpm:nodejs-libs:x86_64"]}
+    assert places(found([an_rpm(version="1:18.0-2.el9")], about)) == {}
+
+
+def test_an_rpm_known_by_both_names_has_the_flaw_once():
+    about = {("Rocky Linux:9", name): [an_advisory("CVE-1", "0..9:0")] for name in ("nodejs", "nodejs-libs")}
+    assert places(found([an_rpm()], about)) == {"rpm:nodejs-libs#CVE-1": ["rpm:nodejs-libs:x86_64"]}
+
+
+@pytest.mark.parametrize(
+    ("version", "module", "advised", "expected"),
+    [
+        ("1.0-1.module+el9", "nodejs:18", "nodejs:18", Status.AFFECTED),
+        ("1.0-1.module+el9", "nodejs:18", "nodejs:20", None),
+        ("1.0-1.module+el9", "nodejs:18", "", Status.UNKNOWN),
+        ("1.0-1.module+el9", "", "nodejs:18", Status.UNKNOWN),
+        ("1.0-1.el9", "", "nodejs:18", None),
+        ("1.0-1.el9", "", "", Status.AFFECTED),
+    ],
+)
+def test_a_module_is_compared_within_its_stream_alone(version, module, advised, expected):
+    about = {("Rocky Linux:9", "nodejs"): [an_advisory("CVE-1", "0..2.0", module=advised)]}
+    matched = found([an_rpm("nodejs", version, module=module)], about)
+    assert [one.status for each in matched.vulnerabilities for one in each.matches] == ([expected] if expected else [])
 
 
 FIXES = [

@@ -85,6 +85,14 @@ def test_a_build_of_extended_support_that_has_the_fix_is_not_affected():
     assert is_affected("Ubuntu:22.04:LTS", advisory, "2.34-0.1ubuntu9.1+esm1") is False
 
 
+@pytest.mark.parametrize("ecosystem", ["Rocky Linux:9", "AlmaLinux:8"])
+def test_rpm_versions_are_ordered_as_rpm_does(ecosystem):
+    advisory = an_advisory("A", "0..1:3.0.7-27.el9")
+    assert is_affected(ecosystem, advisory, "1:3.0.7-6.el9_2") is True
+    assert is_affected(ecosystem, advisory, "1:3.0.7-27.el9_3") is False
+    assert is_affected(ecosystem, advisory, "3.0.8-1.el9") is True
+
+
 def test_nvidia_versions_are_numbers():
     assert order("NVIDIA", "535.309.01") < order("NVIDIA", "580.65.06")
     assert order("NVIDIA", "580.95.05") < order("NVIDIA", "580.159.03")

@@ -19,7 +19,7 @@ from agent.checks.vulnerabilities import (
     suppression_expired,
 )
 from agent.config import AdvisoriesSection, Config, SuppressSection
-from agent.evaluate import evaluate
+from agent.evaluate import Facts, evaluate
 from agent.facts.conda import CondaEnvironment, CondaPackage, CondaPackages
 from agent.facts.containers import Container, Containers
 from agent.facts.machine import Machine
@@ -324,6 +324,13 @@ def test_the_running_kernel_is_in_use():
     assert (finding.subject, finding.severity, finding.evidence["use"]) == ("deb:linux#CVE-1", Severity.HIGH, "loaded")
 
 
+def test_an_old_kernel_that_does_not_run_is_to_be_removed_and_not_judged():
+    about = known({("Debian:12", "linux"): [an_advisory("CVE-1", "0..9")]})
+    old, running = (a_deb(f"linux-image-6.1.0-{each}-cloud-amd64", "6.1", source="linux") for each in (28, 30))
+    (finding,) = debian(old, running, about=about)
+    assert [each.place for each in finding.instances] == ["deb:linux-image-6.1.0-30-cloud-amd64:amd64"]
+
+
 def test_rpm_packages_without_a_shard_are_unknown():
     rpm = RpmPackage(name="bash", epoch=0, version="5", release="1.el9", architecture="x86_64", source="bash")
     facts, rocky = RpmPackages(packages=(rpm,)), msgspec.structs.replace(MACHINE, release="rocky 9.4")
@@ -373,7 +380,7 @@ def test_a_shard_that_cannot_be_used_is_said():
 
 def test_the_checks_say_no_more_than_the_engine_passes_on():
     environments = PythonEnvironments(environments=(torch(),))
-    facts = {PythonEnvironments: Seen(fact=environments, taken=NOW.now)}
+    facts: Facts = {PythonEnvironments: Seen(fact=environments, taken=NOW.now)}
     (outcome,) = evaluate([python_package_vulnerable], facts, Config(), NOW, known(ABOUT))
     assert [each.subject for each in outcome.findings] == ["pypi:torch#CVE-2025-32434"]
     assert outcome.unknowns == ()

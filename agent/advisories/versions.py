@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 from agent.advisories.advisory import Advisory, Range
-from agent.facts import debian_version
+from agent.facts import debian_version, rpm_version
 
 _NUMBERS = re.compile(r"\d+(\.\d+)*")
 _BEGINNING = {"", "0"}
@@ -40,6 +40,8 @@ def _order(family: str, version: str) -> Any:
         return _python(version)
     if family in {"Debian", "Ubuntu"} and version:
         return debian_version.order(version)
+    if family in {"Rocky Linux", "AlmaLinux"} and version:
+        return rpm_version.order(version)
     if family == "NVIDIA" and _NUMBERS.fullmatch(version):
         return tuple(map(int, version.split(".")))
     raise NotOrderedError(f"{version or 'no version'} cannot be compared with versions of {family}")

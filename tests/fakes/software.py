@@ -19,5 +19,5 @@ def an_environment(prefix: str, *distributions: Distribution, **more: Any) -> En
         owner=0,
         writable="",
         distributions=distributions,
-        **{**fields, **more},  # type: ignore[arg-type]  # a test may give any of them another value
+        **{**fields, **more},
     )
