@@ -10,7 +10,15 @@ from hypothesis import strategies as st
 from packaging.version import Version
 
 from agent.advisories.advisory import Advisory
-from agent.advisories.versions import NotOrderedError, fixes, is_affected, is_release, last_affected, order, same_major
+from agent.advisories.versions import (
+    NotOrderedError,
+    is_affected,
+    is_release,
+    last_affected,
+    nearest_fix,
+    order,
+    same_major,
+)
 from tests.fakes.advisories import an_advisory
 
 numbers = st.lists(st.integers(0, 30), min_size=1, max_size=4).map(lambda parts: ".".join(map(str, parts)))
@@ -107,13 +115,13 @@ def test_an_ecosystem_of_unknown_order_is_an_error():
 
 def test_the_nearest_fix_comes_first_and_one_that_is_affected_again_does_not_count():
     advisory = an_advisory("A", "0..1.26.18", "2.0.0..2.0.7", "2.0.6..2.0.6.1")
-    assert fixes("PyPI", advisory, "1.26.5") == ("1.26.18", "2.0.7")
-    assert fixes("PyPI", advisory, "2.0.1") == ("2.0.7",)
-    assert fixes("PyPI", an_advisory("A", "1.0..2.0", "2.0..2.5"), "1.1") == ("2.5",)
+    assert nearest_fix("PyPI", advisory, "1.26.5") == "1.26.18"
+    assert nearest_fix("PyPI", advisory, "2.0.1") == "2.0.7"
+    assert nearest_fix("PyPI", an_advisory("A", "1.0..2.0", "2.0..2.5"), "1.1") == "2.5"
 
 
 def test_a_fix_that_nobody_can_compare_is_none():
-    assert fixes("PyPI", an_advisory("A", "0..1.0-NA", "0..=2.0"), "0.5") == ()
+    assert nearest_fix("PyPI", an_advisory("A", "0..1.0-NA", "0..=2.0"), "0.5") == ""
 
 
 def test_after_the_last_affected_version_comes_one_without_the_flaw():
@@ -155,7 +163,8 @@ def test_python_versions_are_ordered_as_packaging_does_apart_from_the_local_part
 @given(python_versions, st.lists(st.tuples(python_versions, python_versions), max_size=3))
 def test_a_fixed_version_is_later_and_not_affected(version, spans):
     advisory = an_advisory("A", *(f"{introduced}..{fixed}" for introduced, fixed in spans))
-    for fixed in fixes("PyPI", advisory, version):
+    fixed = nearest_fix("PyPI", advisory, version)
+    if fixed:
         assert order("PyPI", fixed) > order("PyPI", version)
         assert python(advisory, fixed) is False
 

@@ -74,8 +74,7 @@ def finding(found: Vulnerability, use_of: UseOf, suppressions: Suppressions, *, 
 
 
 def _place(found: Match, use: Use | None, suppressions: Suppressions) -> _Place:
-    fixed = found.fixed_in_major or found.fixed
-    ranked = priority.rank(found.advisory, use, is_fixable=found.is_fixable, fixed=fixed)
+    ranked = priority.rank(found.advisory, use, is_fixable=found.is_fixable, fixed=found.fixed)
     return _Place(match=found, use=use, priority=ranked, suppression=suppressions.of(found))
 
 
@@ -91,8 +90,8 @@ def _instance(place: _Place, fix: str) -> Instance:
 def _detail(found: Vulnerability, places: list[_Place], worst: _Place) -> str:
     """As ``torch 2.1.0: a flaw in few words (CVE-2025-32434), fixed in 2.6.0; in 2 environments, in use``."""
     advisory = found.advisory
-    in_major = {each.match.fixed_in_major or each.match.fixed for each in places} - {""}
-    fixed = f", fixed in {few(sorted(in_major))}" if in_major else ""
+    fixes = sorted({each.match.fixed for each in places} - {""})
+    fixed = f", fixed in {few(fixes)}" if fixes else ""
     said = [f"{found.name} {few(sorted({each.match.version for each in places}))}: "]
     said.append(f"{advisory.summary or 'a known flaw'} ({advisory.id}){fixed}")
     said.append(f"; {_where(found.kind, [each.match.component for each in places])}")

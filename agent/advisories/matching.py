@@ -23,9 +23,9 @@ class Status(enum.Enum):
 class Match(Value, frozen=True, kw_only=True):
     """One component and one advisory about it.
 
-    ``fixed`` is the nearest later version without the flaw, ``fixed_in_major`` the nearest of the same major version,
-    both empty where none is known; ``after`` is the last version with the flaw where that alone is known. ``doubt``
-    says why a match is unknown.
+    ``fixed`` is the nearest later version without the flaw, ``fixed_in_major`` the same if the major version
+    stays, both empty where none is known; ``after`` is the last version with the flaw where that alone is known.
+    ``doubt`` says why a match is unknown.
     """
 
     component: Component
@@ -192,18 +192,12 @@ def _verdict(ecosystem: str, advisory: Advisory, version: str) -> _Verdict | Non
     if not is_affected:
         return None if is_affected is False else _Verdict(advisory=advisory, certain=False)
     try:
-        fixes = versions.fixes(ecosystem, advisory, version)
-        after = "" if fixes else versions.last_affected(ecosystem, advisory, version)
+        fixed = versions.nearest_fix(ecosystem, advisory, version)
+        after = "" if fixed else versions.last_affected(ecosystem, advisory, version)
     except versions.NotOrderedError:  # all versions are affected, whatever this one is
-        fixes, after = (), ""
-    alike = (each for each in fixes if versions.same_major(ecosystem, version, each))
-    return _Verdict(
-        advisory=advisory,
-        certain=True,
-        fixed=next(iter(fixes), ""),
-        fixed_in_major=next(alike, ""),
-        after=after,
-    )
+        fixed, after = "", ""
+    keeps = fixed and versions.same_major(ecosystem, version, fixed)
+    return _Verdict(advisory=advisory, certain=True, fixed=fixed, fixed_in_major=fixed if keeps else "", after=after)
 
 
 def _said(component: Component, ask: Callable[[str, str, str], _Answer]) -> Iterator[tuple[str, Match | Undecided]]:
@@ -251,7 +245,7 @@ def _match(component: Component, version: str, verdict: _Verdict) -> Match | Non
         after=verdict.after,
         fix=fixing.advice(
             component,
-            fixed=verdict.fixed_in_major or verdict.fixed,
+            fixed=verdict.fixed,
             after=verdict.after,
             needs=verdict.advisory.fix_needs,
         ),

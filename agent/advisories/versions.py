@@ -23,6 +23,7 @@ def family(ecosystem: str) -> str:
     return ecosystem.partition(":")[0]
 
 
+@functools.lru_cache(maxsize=8192)
 def order(ecosystem: str, version: str) -> Any:
     """What sorts as the ecosystem's own tools sort its versions.
 
@@ -31,20 +32,16 @@ def order(ecosystem: str, version: str) -> Any:
     Raises:
         NotOrderedError: the version is none there.
     """
-    return _order(family(ecosystem), version)
-
-
-@functools.lru_cache(maxsize=4096)
-def _order(family: str, version: str) -> Any:
-    if family == "PyPI":
+    kind = family(ecosystem)
+    if kind == "PyPI":
         return _python(version)
-    if family in {"Debian", "Ubuntu"} and version:
+    if kind in {"Debian", "Ubuntu"} and version:
         return debian_version.order(version)
-    if family in {"Rocky Linux", "AlmaLinux"} and version:
+    if kind in {"Rocky Linux", "AlmaLinux"} and version:
         return rpm_version.order(version)
-    if family == "NVIDIA" and _NUMBERS.fullmatch(version):
+    if kind == "NVIDIA" and _NUMBERS.fullmatch(version):
         return tuple(map(int, version.split(".")))
-    raise NotOrderedError(f"{version or 'no version'} cannot be compared with versions of {family}")
+    raise NotOrderedError(f"{version or 'no version'} cannot be compared with versions of {kind}")
 
 
 def _python(version: str) -> Any:
@@ -64,7 +61,7 @@ def is_release(version: str) -> bool:
     ``0.0.0`` is what build tools write where they find no version.
     """
     try:
-        parsed = _order("PyPI", version)
+        parsed = order("PyPI", version)
     except NotOrderedError:
         return False
     return "+" not in version and not parsed.is_prerelease and any(parsed.release)
@@ -107,13 +104,13 @@ def _holds(ecosystem: str, bounds: Range, place: Any) -> bool | None:
         return None
 
 
-def fixes(ecosystem: str, advisory: Advisory, version: str) -> tuple[str, ...]:
-    """The later versions without the flaw that the advisory names, nearest first."""
+def nearest_fix(ecosystem: str, advisory: Advisory, version: str) -> str:
+    """The first later version that the advisory names as fixed, and that has the flaw in no other range either."""
     place = order(ecosystem, version)
     known = {each.fixed: _order_or_none(ecosystem, each.fixed) for each in advisory.ranges if each.fixed}
     later = {fixed: at for fixed, at in known.items() if at is not None and at > place}
     ascending = sorted(later, key=later.__getitem__)
-    return tuple(each for each in ascending if is_affected(ecosystem, advisory, each) is False)
+    return next((each for each in ascending if is_affected(ecosystem, advisory, each) is False), "")
 
 
 def last_affected(ecosystem: str, advisory: Advisory, version: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Iterator
 
-from agent.advisories.advisory import Advisories
+from agent.advisories.advisory import Advisories, Advisory
 from agent.advisories.findings import REFRESH, UseOf, few, finding, findings, unjudged
 from agent.advisories.matching import Match, match
 from agent.advisories.suppression import LONGEST, Suppressions, is_expired, is_too_long, key
@@ -150,8 +150,12 @@ def package_malicious(  # noqa: PLR0913 -- the parameters of a check are what it
     if isinstance(containers, Containers):
         components += contained(containers)
     suppressions = Suppressions(config.advisories.suppress, vex, moment.now)
-    for found in match(components, advisories).vulnerabilities:
-        if found.advisory.malicious and found.affected:
+
+    def about(ecosystem: str, name: str) -> tuple[Advisory, ...]:
+        return tuple(each for each in advisories.about(ecosystem, name) if each.malicious)
+
+    for found in match(components, Advisories(advisories.shards, about)).vulnerabilities:
+        if found.affected:
             yield finding(found, lambda _: None, suppressions, fix=_INCIDENT)
 
 
@@ -170,9 +174,9 @@ def bundled_copy_vulnerable(
     the version does not tell. So the flaw may not be reachable; and the copy cannot be updated alone.
     """
     nothing = Unknown(reason="not needed")
-    matched = match(python_components(python_environments, packages, nothing), advisories)
+    copies = (each for each in python_components(python_environments, packages, nothing) if each.inside)
     carried: dict[str, list[Match]] = {}
-    for each in matched.inside:
+    for each in match(copies, advisories).inside:
         carried.setdefault(each.component.inside, []).append(each)
     for carrier, matches in sorted(carried.items()):
         flaws: dict[str, set[str]] = {}
