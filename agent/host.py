@@ -104,9 +104,9 @@ class Host:
     def opened(self, path: str) -> Iterator[IO[bytes]]:
         """A regular file for whoever goes about in it by themselves, as in a zip archive, and sees to the limits."""
         try:
-            handle = os.open(self.place(path), os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+            handle = self._open(path, _READ)
         except (OSError, ValueError) as error:
-            raise _cannot(path, error) from error
+            raise cannot(path, error) from error
         with open(handle, "rb") as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise CannotLookError(f"{shown(path)} is not a regular file")

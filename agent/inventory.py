@@ -8,6 +8,7 @@ from typing import Any
 
 from agent.facts.conda import CondaPackages
 from agent.facts.containers import Containers
+from agent.facts.kernels import superseded_kernel_rpms, superseded_kernels
 from agent.facts.machine import ecosystem
 from agent.facts.nvidia_software import NvidiaSoftware
 from agent.facts.packages import Package, Packages
@@ -72,7 +73,7 @@ _ABOUT_KERNELS = re.compile(
 )
 _KERNEL_SOURCES = re.compile(r"linux-(?:meta|signed|latest)(?:-.+)?")
 
-Superseded = Collection[tuple[str, str]]
+_Superseded = Collection[tuple[str, str]]
 """Subject and version of the packages of kernels that neither run nor are the newest."""
 
 
@@ -134,12 +135,13 @@ def _conda_owner(distribution: Distribution, conda: dict[str, str]) -> str:
     return f"conda:{known}" if known and not distribution.installer and conda[known] == distribution.version else ""
 
 
-def packages(found: Packages, release: str, superseded: Superseded = ()) -> Iterator[Component]:
-    """The Debian packages that are there, on a system of that release (``debian 12``)."""
-    return _debs(found.packages, release, "deb", superseded)
+def packages(found: Packages, release: str, kernel: str) -> Iterator[Component]:
+    """The Debian packages that are there, on a system of that release (``debian 12``) under that kernel."""
+    old = {(each.subject, each.version) for each in superseded_kernels(found.packages, kernel)}
+    return _debs(found.packages, release, "deb", old)
 
 
-def _debs(found: Iterable[Package], release: str, place: str, superseded: Superseded = ()) -> Iterator[Component]:
+def _debs(found: Iterable[Package], release: str, place: str, superseded: _Superseded = ()) -> Iterator[Component]:
     name = _ecosystem(release, _DEBIAN_VENDORS)
     for each in found:
         if each.present:
@@ -172,7 +174,7 @@ def _source(package: Package) -> tuple[str, str]:
     return package.source, package.source_version
 
 
-def _deb_left_out(package: Package, superseded: Superseded) -> str:
+def _deb_left_out(package: Package, superseded: _Superseded) -> str:
     if package.vendor and not package.vendor.startswith(_DEBIAN_VENDORS):
         return THIRD_PARTY
     is_kernel = bool(_KERNEL.fullmatch(package.name))
@@ -181,12 +183,13 @@ def _deb_left_out(package: Package, superseded: Superseded) -> str:
     return SUPERSEDED if (package.subject, package.version) in superseded else ""
 
 
-def rpm_packages(found: RpmPackages, release: str, superseded: Superseded = ()) -> Iterator[Component]:
-    """The packages of rpm, on a system of that release (``rocky 9.4``)."""
-    return _rpms(found.packages, release, "rpm", superseded)
+def rpm_packages(found: RpmPackages, release: str, kernel: str) -> Iterator[Component]:
+    """The packages of rpm, on a system of that release (``rocky 9.4``) under that kernel."""
+    old = {(each.subject, each.evr) for each in superseded_kernel_rpms(found.packages, kernel)}
+    return _rpms(found.packages, release, "rpm", old)
 
 
-def _rpms(found: Iterable[RpmPackage], release: str, place: str, superseded: Superseded = ()) -> Iterator[Component]:
+def _rpms(found: Iterable[RpmPackage], release: str, place: str, superseded: _Superseded = ()) -> Iterator[Component]:
     name = _ecosystem(release, _RPM_VENDORS)
     for each in found:
         yield Component(
@@ -203,7 +206,7 @@ def _rpms(found: Iterable[RpmPackage], release: str, place: str, superseded: Sup
         )
 
 
-def _rpm_left_out(package: RpmPackage, superseded: Superseded) -> str:
+def _rpm_left_out(package: RpmPackage, superseded: _Superseded) -> str:
     if package.vendor and not package.vendor.startswith(_RPM_VENDORS):
         return THIRD_PARTY
     if _ABOUT_KERNELS.fullmatch(package.name):
@@ -255,16 +258,16 @@ def containers(found: Containers) -> Iterator[Component]:
             yield from _distributions(environment, debs, {}, within=each.place)
 
 
-def everything(found: Iterable[Fact | Unknown], release: str, superseded: Superseded = ()) -> Iterator[Component]:
+def everything(found: Iterable[Fact | Unknown], release: str, kernel: str) -> Iterator[Component]:
     """All components that these facts tell of; what is Unknown gives none, which whoever asks has to say."""
     seen: dict[type, Any] = {type(each): each for each in found}
     nothing = Unknown(reason="it was not looked at")
     if python := seen.get(PythonEnvironments):
         yield from python_environments(python, seen.get(Packages, nothing), seen.get(CondaPackages, nothing))
     if debs := seen.get(Packages):
-        yield from packages(debs, release, superseded)
+        yield from packages(debs, release, kernel)
     if rpms := seen.get(RpmPackages):
-        yield from rpm_packages(rpms, release, superseded)
+        yield from rpm_packages(rpms, release, kernel)
     for kind, components in _OTHERS.items():
         if fact := seen.get(kind):
             yield from components(fact)
@@ -276,3 +279,6 @@ _OTHERS: dict[type, Callable[[Any], Iterator[Component]]] = {
     Containers: containers,
     NvidiaSoftware: nvidia_software,
 }
+
+INSTALLED = {PythonEnvironments, Packages, RpmPackages, *_OTHERS}
+"""The facts that tell of installed things."""

@@ -77,13 +77,11 @@ def listing(host: Host, config: Config, state: State, *, show: Callable[[str], N
         return _judged(config, looks, checks, advisories)
 
 
-def _judged(
-    config: Config, looks: Sequence[collect.Look], checks: Sequence[Check], advisories: Advisories
-) -> Listing:
+def _judged(config: Config, looks: Sequence[collect.Look], checks: Sequence[Check], advisories: Advisories) -> Listing:
     facts = {look.probe.fact: look.fact for look in looks}
     machine = facts.get(Machine)
-    release = machine.release if isinstance(machine, Machine) else ""
-    components = tuple(everything(facts.values(), release))
+    release, kernel = (machine.release, machine.kernel) if isinstance(machine, Machine) else ("", "")
+    components = tuple(everything(facts.values(), release, kernel))
     moment = Moment(now=dt.datetime.now(dt.timezone.utc))
     return Listing(
         machine=machine.hostname if isinstance(machine, Machine) else "",

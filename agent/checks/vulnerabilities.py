@@ -12,7 +12,6 @@ from agent.advisories.suppression import LONGEST, Suppressions, is_expired, is_t
 from agent.config import Config
 from agent.facts.conda import CondaPackages
 from agent.facts.containers import Containers
-from agent.facts.kernels import superseded_kernel_rpms, superseded_kernels
 from agent.facts.machine import Machine
 from agent.facts.packages import Packages
 from agent.facts.python import PythonEnvironments
@@ -76,8 +75,7 @@ def debian_package_vulnerable(
     that what was fixed by a backport counts as fixed. Of kernels only the running one and the newest of each kind
     count. Packages of other makers are not compared: the distributor's advisories do not speak of them.
     """
-    old = {(each.subject, each.version) for each in superseded_kernels(packages.packages, machine.kernel)}
-    matched = match(debian_packages(packages, machine.release, old), advisories)
+    matched = match(debian_packages(packages, machine.release, machine.kernel), advisories)
     yield from unjudged(matched, "deb", advisories)
     yield from findings(matched, _kernel_use(machine), Suppressions(config.advisories.suppress, vex, moment.now))
 
@@ -91,8 +89,7 @@ def rpm_package_vulnerable(
     The distributor's own advisories are compared with the package and its source, as rpm orders versions, stream by
     stream where a package is of a module. Packages of other makers are not compared.
     """
-    old = {(each.subject, each.evr) for each in superseded_kernel_rpms(packages.packages, machine.kernel)}
-    matched = match(rpm_packages(packages, machine.release, old), advisories)
+    matched = match(rpm_packages(packages, machine.release, machine.kernel), advisories)
     yield from unjudged(matched, "rpm", advisories)
     yield from findings(matched, _kernel_use(machine), Suppressions(config.advisories.suppress, vex, moment.now))
 

@@ -27,7 +27,9 @@ _PLACES = 5
 def draw_installed(console: Console, listing: Listing, components: Sequence[Component]) -> None:
     """Every package under the place where it is installed."""
     places = _by_place(components)
-    console.print(Text.assemble((f"{len(components)} packages in {len(places)} places", "bold"), f"   {listing.machine}"))
+    console.print(
+        Text.assemble((f"{len(components)} packages in {len(places)} places", "bold"), f"   {listing.machine}")
+    )
     for place, found in places.items():
         console.print()
         about = ", ".join(filter(None, (found[0].kind, found[0].interpreter)))
@@ -49,7 +51,9 @@ def draw_vulnerable(console: Console, listing: Listing, findings: Sequence[Judge
         for each in listed:
             hang(console, Text.assemble("- ", each.detail, (f"   [{each.id}]", "dim")), indent=_INDENT)
         if rest := len(found) - len(listed):
-            hang(console, Text(f"- and {rest} more: dlvmguard packages --vulnerable --all", style="dim"), indent=_INDENT)
+            hang(
+                console, Text(f"- and {rest} more: dlvmguard packages --vulnerable --all", style="dim"), indent=_INDENT
+            )
         _draw_remedies(console, found, remedies, everything=everything)
         console.print()
     packages = len(_by_package(findings))
@@ -58,9 +62,7 @@ def draw_vulnerable(console: Console, listing: Listing, findings: Sequence[Judge
     _draw_rest(console, listing)
 
 
-def _draw_remedies(
-    console: Console, found: Sequence[Judged], remedies: Mapping[str, str], *, everything: bool
-) -> None:
+def _draw_remedies(console: Console, found: Sequence[Judged], remedies: Mapping[str, str], *, everything: bool) -> None:
     """One command for each place, which brings what fixes all of its flaws."""
     places = list(dict.fromkeys(instance.place for each in found for instance in each.instances))
     fixes: dict[str, list[str]] = {}
@@ -68,7 +70,11 @@ def _draw_remedies(
         fixes.setdefault(remedies.get(place, found[0].fix), []).append(place)
     listed = list(fixes.items()) if everything else list(fixes.items())[:_PLACES]
     for fix, concerned in listed:
-        hang(console, Text.assemble(("where  ", "dim"), ", ".join(_shortened(concerned, everything=everything))), indent=_INDENT)
+        hang(
+            console,
+            Text.assemble(("where  ", "dim"), ", ".join(_shortened(concerned, everything=everything))),
+            indent=_INDENT,
+        )
         hang(console, Text.assemble(("fix    ", "dim"), (fix, "green")), indent=_INDENT)
     if rest := len(fixes) - len(listed):
         hang(console, Text(f"and {rest} more places: --all", style="dim"), indent=_INDENT)
@@ -80,14 +86,18 @@ def _draw_rest(console: Console, listing: Listing) -> None:
     console.print()
     shards = ", ".join(f"{shard.name} of {shard.newest:%Y-%m-%d}" for shard in listing.shards) or "no advisories at all"
     unseen = sum(coverage.without_shard.values())
-    console.print(Text(f"{coverage.compared} packages compared with {shards}" + (f"; {unseen} with nothing" if unseen else "")))
+    console.print(
+        Text(f"{coverage.compared} packages compared with {shards}" + (f"; {unseen} with nothing" if unseen else ""))
+    )
     if listing.unjudged:
         console.print()
         console.print(Text("Could not be judged", style="bold underline"))
         draw_reasons(console, [("", each) for each in listing.unjudged])
 
 
-def as_data(listing: Listing, components: Iterable[Component], findings: Sequence[Judged], checks: Mapping[str, Check]) -> dict[str, Any]:
+def as_data(
+    listing: Listing, components: Iterable[Component], findings: Sequence[Judged], checks: Mapping[str, Check]
+) -> dict[str, Any]:
     """The same for programs."""
     coverage = listing.matched.coverage
     return {
