@@ -22,7 +22,8 @@ _REOPENED = "CVE-2025-23359"
 @check(
     severity=Severity.HIGH,
     duty=Duty.APPLICATIONS,
-    fix="Update it: sudo apt-get update && sudo apt-get install --only-upgrade nvidia-container-toolkit",
+    fix="Update it: sudo apt-get update && "
+    "sudo apt-get install --only-upgrade nvidia-container-toolkit nvidia-container-toolkit-base",
 )
 def nvidia_container_toolkit_vulnerable(
     software: NvidiaSoftware, bulletins: NvidiaBulletins

@@ -99,7 +99,9 @@ def nvidia_software(host: Host, _config: Config) -> NvidiaSoftware:
     found += [each for each in _programs(host, gaps) if each.name not in told]
     if len(found) > _MANY:
         gaps.append(Unknown(reason=f"there are {len(found)} things of NVIDIA's; {_MANY} of them were kept"))
-    components = tuple(sorted(_owned(host, found[:_MANY], packages), key=lambda each: (each.name, each.path)))
+    components = tuple(
+        sorted(_owned(host, found[:_MANY], packages), key=lambda each: (each.name, each.path, each.version))
+    )
     has_toolkit = any(each.name == "container-toolkit" for each in components)
     settings = nvidia_container_toolkit.configuration(host) if has_toolkit else None
     if isinstance(settings, Unknown):
