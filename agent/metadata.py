@@ -98,7 +98,7 @@ class MetadataServer:
         key = "instance/service-accounts/default/token"
         try:
             token = msgspec.json.decode(self.text(key), type=_Token).access_token
-        except (msgspec.DecodeError, ValueError):
+        except (msgspec.DecodeError, ValueError, RecursionError):
             raise MetadataError(f"gave an answer of unexpected form for {key}") from None
         if not _TOKEN.fullmatch(token):
             raise MetadataError(f"gave an answer of unexpected form for {key}")

@@ -112,6 +112,7 @@ def test_an_active_image_whose_family_is_not_known_is_not_evaluated():
         b'{"name": "x", "deprecated": []}',
         b"{" + b" " * 300_000,
         b"\xff\xfe",
+        b'{"x": ' + b"[" * 100_000,
         b'{"name": "../../../etc"}',
         b'{"name": "a", "family": "b/../c"}',
         b'{"name": "a", "deprecated": {"state": "\\u001b[2J"}}',

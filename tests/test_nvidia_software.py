@@ -23,13 +23,20 @@ def deb(name: str, version: str, *, status: str = "install ok installed", archit
     return f"Package: {name}\nStatus: {status}\nArchitecture: {architecture}\nVersion: {version}\n\n"
 
 
-STATUS = (
-    deb("bash", "5.2-1") + deb("libnvidia-compute-580", "580.95.05-0ubuntu1")
-    + deb("nvidia-container-toolkit", "1.17.8-1") + deb("nvidia-container-toolkit-base", "1.17.8-1") + deb("libnvidia-container1", "1.17.8-1")
-    + deb("nvidia-fabricmanager-580", "580.95.05-1") + deb("datacenter-gpu-manager-4-core", "1:4.2.3-2")
-    + deb("datacenter-gpu-manager-exporter", "4.1.0-1") + deb("libcudnn9-cuda-12", "9.10.1.4-1")
-    + deb("datacenter-gpu-manager", "1:3.3.9", status="deinstall ok config-files")
-)  # fmt: skip
+STATUS = "".join(
+    [
+        deb("bash", "5.2-1"),
+        deb("libnvidia-compute-580", "580.95.05-0ubuntu1"),
+        deb("nvidia-container-toolkit", "1.17.8-1"),
+        deb("nvidia-container-toolkit-base", "1.17.8-1"),
+        deb("libnvidia-container1", "1.17.8-1"),
+        deb("nvidia-fabricmanager-580", "580.95.05-1"),
+        deb("datacenter-gpu-manager", "1:3.3.9", status="deinstall ok config-files"),
+        deb("datacenter-gpu-manager-4-core", "1:4.2.3-2"),
+        deb("datacenter-gpu-manager-exporter", "4.1.0-1"),
+        deb("libcudnn9-cuda-12", "9.10.1.4-1"),
+    ]
+)
 MACHINE = {
     "/sys/module/nvidia/version": "580.95.05\n",
     "/var/lib/dpkg/status": STATUS,
@@ -153,6 +160,7 @@ def test_a_directory_that_may_not_be_listed_is_a_gap(tmp_path):
         (b"CUDA Version 9.0.176\nCUDA Patch Version 9.0.176.1\n", "9.0.176"),
         (b'{"cuda": {"version": "\\u001b[2J"}}', ""),
         (b'{"cuda": []}', ""),
+        (b'{"x": ' + b"[" * 60_000, ""),
         (b"", ""),
     ],
 )
@@ -215,7 +223,13 @@ def test_a_specification_of_nvidia_devices_is_seen(tmp_path, directory):
 
 @pytest.mark.parametrize(
     "content",
-    [b"[features]\nallow-cuda-compat-libs-from-container = 'my-secret'", b"= my-secret", b"\xff", b"#" * 70_000],
+    [
+        b"[features]\nallow-cuda-compat-libs-from-container = 'my-secret'",
+        b"= my-secret",
+        b"\xff",
+        b"#" * 70_000,
+        b"a = " + b"[" * 60_000,
+    ],
 )
 def test_a_configuration_that_cannot_be_read_is_said_and_not_repeated(tmp_path, content):
     fact = looked(tmp_path, {"/usr/bin/nvidia-ctk": "", CONFIGURATION: content})

@@ -129,7 +129,7 @@ def _image(session: requests.Session, url: str) -> _Image:
         raise _not_evaluated(f"it could not be reached ({type(error).__name__})") from None
     try:
         image = msgspec.json.decode(bytes(body), type=_Image)
-    except (msgspec.DecodeError, ValueError):
+    except (msgspec.DecodeError, ValueError, RecursionError):
         raise _not_evaluated(f"its answer for {_path(url)} is not understood") from None
     if not _NAME.fullmatch(image.name) or not _NAME.fullmatch(image.family or "a"):
         raise _not_evaluated(f"its answer for {_path(url)} names no image")

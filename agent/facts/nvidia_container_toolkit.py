@@ -79,7 +79,11 @@ def configuration(host: Host) -> ToolkitConfiguration | Unknown:
         found = ToolkitConfiguration()
     except CannotLookError as error:
         return Unknown(reason=error.reason, hint=error.hint, scope=SUBJECT)
-    except (msgspec.DecodeError, ValueError):  # tomli's error on Python 3.10 is a ValueError; neither is quoted
+    except (
+        msgspec.DecodeError,
+        ValueError,
+        RecursionError,
+    ):  # tomli's error on Python 3.10 is a ValueError; neither is quoted
         return Unknown(reason=f"{CONFIGURATION} is not a configuration of the container toolkit", scope=SUBJECT)
     return msgspec.structs.replace(found, cdi_specifications=_has_specifications(host))
 

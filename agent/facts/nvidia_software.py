@@ -208,7 +208,7 @@ def parse_version_file(content: bytes) -> str:
     """The version of a CUDA toolkit by its version.json, or by the version.txt of older ones; empty if neither."""
     try:
         version = msgspec.json.decode(content, type=_VersionFile).cuda.version
-    except (msgspec.DecodeError, ValueError):
+    except (msgspec.DecodeError, ValueError, RecursionError):
         match = _VERSION_LINE.match(content.decode("utf-8", "replace").strip())
         version = match[1] if match else ""
     return version if _NUMBERS.fullmatch(version) else ""
