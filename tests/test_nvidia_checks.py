@@ -17,9 +17,8 @@ from agent.checks.nvidia import (
 from agent.config import Config
 from agent.evaluate import Facts, evaluate
 from agent.facts.containers import Container, Containers
-from agent.facts.nvidia_component import NvidiaComponent
 from agent.facts.nvidia_container_toolkit import ToolkitConfiguration
-from agent.facts.nvidia_software import NvidiaSoftware
+from agent.facts.nvidia_software import NvidiaComponent, NvidiaSoftware
 from agent.knowledge import NvidiaBulletins
 from agent.model import Finding, Seen, Severity, Unknown
 from tests.fakes.trees import NOW

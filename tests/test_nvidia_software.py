@@ -10,9 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.config import Config
-from agent.facts.nvidia_component import NvidiaComponent
 from agent.facts.nvidia_container_toolkit import CONFIGURATION, ToolkitConfiguration, parse
-from agent.facts.nvidia_software import NvidiaSoftware, nvidia_software, parse_version_file
+from agent.facts.nvidia_software import NvidiaComponent, NvidiaSoftware, nvidia_software, parse_version_file
 from tests.fakes.trees import plant
 
 LIBRARIES = "/usr/lib/x86_64-linux-gnu"
@@ -149,8 +148,7 @@ def test_a_link_to_a_toolkit_is_not_a_second_one(tmp_path):
 def test_a_directory_that_may_not_be_listed_is_a_gap(tmp_path):
     host = plant(tmp_path, {f"{LIBRARIES}/libcuda.so.580.95.05": ""})
     (tmp_path / LIBRARIES.lstrip("/")).chmod(0)
-    (gap,) = nvidia_software(host, Config()).gaps
-    assert gap.scope == LIBRARIES
+    assert LIBRARIES in [gap.scope for gap in nvidia_software(host, Config()).gaps]
 
 
 @pytest.mark.parametrize(

@@ -90,7 +90,7 @@ def nvidia_container_toolkit_trusts_image(software: NvidiaSoftware) -> Iterator[
 def nvidia_cuda_toolkit_vulnerable(software: NvidiaSoftware, bulletins: NvidiaBulletins) -> Iterator[Finding | Unknown]:
     """A CUDA toolkit has known flaws.
 
-    Nearly all of them are in tools such as cuobjdump and nvdisasm, and need somebody to look at a hostile file with
+    Most of them are in tools such as cuobjdump and nvdisasm, and need somebody to look at a hostile file with
     them; programs that run on CUDA do not get them. The version is that of the whole toolkit: bulletins do not tell
     reliably which library has which flaw, so libraries that came without a toolkit are not judged.
     """

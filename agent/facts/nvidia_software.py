@@ -16,11 +16,11 @@ import msgspec
 
 from agent.config import Config
 from agent.facts import nvidia_container_toolkit, nvidia_wheels
-from agent.facts.nvidia_component import NvidiaComponent
+from agent.facts.debian_control import STATUS
 from agent.facts.nvidia_container_toolkit import CONFIGURATION, ToolkitConfiguration
-from agent.facts.packages import STATUS, Package, parse_status
+from agent.facts.packages import Package, parse_status
 from agent.host import MEBIBYTE, Host, shown
-from agent.model import AbsentError, CannotLookError, Fact, Unknown, probe
+from agent.model import AbsentError, CannotLookError, Fact, Unknown, Value, probe
 
 _LIBRARY_DIRECTORIES = (
     "/usr/lib/x86_64-linux-gnu",
@@ -66,6 +66,20 @@ _MANY = 1000
 """Components; real machines have some dozen."""
 
 
+class NvidiaComponent(Value, frozen=True, kw_only=True):
+    """One thing of NVIDIA's: ``name`` as in ``driver``, ``cuda-toolkit``, ``cudnn``, ``nccl``, ``container-toolkit``.
+
+    ``path`` is where it lies; ``owner`` the key of the package that put it there (``deb:…``), or the environment's
+    distribution (``/opt/conda/lib/python3.11/site-packages#nvidia-cudnn-cu12``), empty where nothing tells.
+    ``version`` is empty where no file tells it.
+    """
+
+    name: str
+    version: str
+    path: str
+    owner: str = ""
+
+
 class NvidiaSoftware(Fact, frozen=True, kw_only=True):
     """What there is of NVIDIA's, by name and path.
 
@@ -93,7 +107,7 @@ def nvidia_software(host: Host, _config: Config) -> NvidiaSoftware:
     gaps: list[Unknown] = []
     packages = _packages(host, gaps)
     found = [*_loaded(host), *_of_packages(packages), *_libraries(host, _LIBRARY_DIRECTORIES, gaps)]
-    found += [*_sources(host, gaps), *_toolkits(host, gaps), *nvidia_wheels.find(host, gaps)]
+    found += [*_sources(host, gaps), *_toolkits(host, gaps), *_copies(host, gaps)]
     found = list(_without_twins(found))
     told = {each.name for each in found}
     found += [each for each in _programs(host, gaps) if each.name not in told]
@@ -212,6 +226,11 @@ def parse_version_file(content: bytes) -> str:
         match = _VERSION_LINE.match(content.decode("utf-8", "replace").strip())
         version = match[1] if match else ""
     return version if _NUMBERS.fullmatch(version) else ""
+
+
+def _copies(host: Host, gaps: list[Unknown]) -> Iterator[NvidiaComponent]:
+    for each in nvidia_wheels.find(host, gaps):
+        yield NvidiaComponent(name=each.name, version=each.version, path=each.path, owner=each.owner)
 
 
 def _programs(host: Host, gaps: list[Unknown]) -> Iterator[NvidiaComponent]:

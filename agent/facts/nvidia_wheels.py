@@ -9,9 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from agent.facts.nvidia_component import NvidiaComponent
 from agent.host import Host, shown
-from agent.model import AbsentError, CannotLookError, Unknown
+from agent.model import AbsentError, CannotLookError, Unknown, Value
 
 _PREFIXES = ("/usr", "/usr/local", "/opt/conda", "/opt/python")
 _PARENTS = ("/opt/conda/envs", "/opt/micromamba/envs", "/opt")
@@ -29,7 +28,16 @@ _BUNDLED = re.compile(
 _CALLED = {"cudart": "cuda-runtime", "nvrtc": "cuda-nvrtc"}
 
 
-def find(host: Host, gaps: list[Unknown]) -> Iterator[NvidiaComponent]:
+class CudaCopy(Value, frozen=True, kw_only=True):
+    """A library of CUDA in an environment; ``owner`` is the distribution that brought it."""
+
+    name: str
+    version: str
+    path: str
+    owner: str
+
+
+def find(host: Host, gaps: list[Unknown]) -> Iterator[CudaCopy]:
     """The libraries in the environments for everybody; a directory that cannot be listed becomes a gap."""
     for prefix in _prefixes(host, gaps):
         for name in _names(host, f"{prefix}/lib", gaps):
@@ -59,11 +67,11 @@ def _names(host: Host, directory: str, gaps: list[Unknown]) -> list[str]:
         return []
 
 
-def _in_environment(host: Host, place: str, gaps: list[Unknown]) -> Iterator[NvidiaComponent]:
+def _in_environment(host: Host, place: str, gaps: list[Unknown]) -> Iterator[CudaCopy]:
     for name in _names(host, place, gaps):
         if match := _WHEEL.fullmatch(name):
             distribution = name.partition("-")[0].replace("_", "-")
-            yield NvidiaComponent(
+            yield CudaCopy(
                 name=match[1].replace("_", "-"),
                 version=match[2],
                 path=shown(f"{place}/{name}"),
@@ -73,7 +81,7 @@ def _in_environment(host: Host, place: str, gaps: list[Unknown]) -> Iterator[Nvi
             yield from _bundled(host, place, gaps)
 
 
-def _bundled(host: Host, place: str, gaps: list[Unknown]) -> Iterator[NvidiaComponent]:
+def _bundled(host: Host, place: str, gaps: list[Unknown]) -> Iterator[CudaCopy]:
     """The copies inside torch, of which only the first part of the version is known."""
     directory = f"{place}/torch/lib"
     try:
@@ -85,7 +93,7 @@ def _bundled(host: Host, place: str, gaps: list[Unknown]) -> Iterator[NvidiaComp
         return
     for entry in entries:
         if entry.kind == "file" and (match := _BUNDLED.fullmatch(entry.name)):
-            yield NvidiaComponent(
+            yield CudaCopy(
                 name=_CALLED.get(match[1], match[1]),
                 version=match[2],
                 path=shown(entry.path),
