@@ -57,6 +57,19 @@ class ImageSection(Section, frozen=True, kw_only=True):
     maximum_age_days: Annotated[int, _described("An image older than this many days is a finding.", ge=1, le=3650)] = (
         120
     )
+    compute_api: Annotated[
+        bool,
+        _described(
+            "Ask the Compute API, with the machine's own service account, whether its image family has a newer image."
+        ),
+    ] = False
+    compute_endpoint: Annotated[
+        str,
+        _described(
+            "Where the Compute API answers, for private access; https, or this machine itself.",
+            pattern=r"^(https://[^\s/@]+|http://(127\.0\.0\.1|localhost|\[::1\])(:\d{1,5})?)$",
+        ),
+    ] = "https://compute.googleapis.com"
 
 
 class PackagesSection(Section, frozen=True, kw_only=True):

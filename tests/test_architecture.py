@@ -105,6 +105,7 @@ ALLOWED_IN_CHECKS |= {"shlex"}  # names from the machine, quoted into the comman
 
 PURE = {"agent.integrity.manifest", "agent.inventory", "agent.advisories.advisory", "agent.advisories.matching"}
 PURE |= {"agent.advisories.priority", "agent.advisories.suppression", "agent.advisories.findings"}
+PURE |= {"agent.advisories.nvidia"}
 """What a check may use besides facts, tables and words: it is pure as they are."""
 
 

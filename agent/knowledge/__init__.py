@@ -50,27 +50,58 @@ class PythonReleases(Table, frozen=True, kw_only=True):
 
 
 class DriverBranch(Value, frozen=True, kw_only=True):
-    """One branch, as ``580``: its end of life and the version that has all fixes of the newest bulletin."""
+    """One branch, as ``580``, and its end of life; a branch that nothing more is known of is still known to exist."""
 
     name: str
     end: dt.date | None = None
-    fixed: str = ""
-
-
-class Bulletin(Value, frozen=True, kw_only=True):
-    """A security bulletin."""
-
-    id: str
-    published: dt.date
-    url: str
 
 
 class DriverBranches(Table, frozen=True, kw_only=True):
-    """NVIDIA driver branches for Linux and the newest security bulletin about them."""
+    """NVIDIA driver branches for Linux."""
 
     file: ClassVar[str] = "driver_branches"
-    bulletin: Bulletin
     branches: tuple[DriverBranch, ...]
+
+
+class NvidiaFlaw(Value, frozen=True, kw_only=True):
+    """A flaw as a bulletin tells it; the file says what the fields mean."""
+
+    id: str
+    score: float
+    branches: tuple[str, ...] = ()
+    introduced: str = ""
+    fixed: str = ""
+    only_if: tuple[Literal["not-cdi", "cdi-before-1.17.5", "not-crun", "container-ldconfig"], ...] = ()
+
+
+class NvidiaBulletin(Value, frozen=True, kw_only=True):
+    """What one security bulletin says of one product; of the driver also the fixed version in each branch."""
+
+    product: str
+    id: str
+    published: dt.date
+    fixed: tuple[str, ...] = ()
+    flaws: tuple[NvidiaFlaw, ...]
+
+    @property
+    def url(self) -> str:
+        """Where NVIDIA publishes it."""
+        return f"https://nvidia.custhelp.com/app/answers/detail/a_id/{self.id}"
+
+    def __str__(self) -> str:
+        """The bulletin as people speak of it."""
+        return f"bulletin {self.id} of {self.published:%Y-%m-%d}"
+
+
+class NvidiaBulletins(Table, frozen=True, kw_only=True):
+    """NVIDIA's security bulletins, oldest first for each product."""
+
+    file: ClassVar[str] = "nvidia_bulletins"
+    bulletins: tuple[NvidiaBulletin, ...]
+
+    def about(self, product: str) -> tuple[NvidiaBulletin, ...]:
+        """The bulletins about one product."""
+        return tuple(each for each in self.bulletins if each.product == product)
 
 
 class ImageFamily(Value, frozen=True, kw_only=True):
