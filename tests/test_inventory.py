@@ -212,7 +212,7 @@ def a_container():
 
 
 def test_a_containers_packages_are_those_of_its_own_distribution():
-    found = list(everything([Containers(containers=(a_container(),))], "ubuntu 22.04"))
+    found = list(everything([Containers(containers=(a_container(),))], "ubuntu 22.04", ""))
     assert [each.ecosystem for each in found] == ["Debian:11", "", "PyPI"]
 
 

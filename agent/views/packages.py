@@ -13,7 +13,7 @@ from agent.advisories.matching import Match
 from agent.formats.purl import purl
 from agent.inventory import Component
 from agent.listing import Listing
-from agent.model import Check, Judged, Severity, Unknown
+from agent.model import Check, Judged
 from agent.views import data
 from agent.views.summary import counted, in_words
 from agent.views.text import STYLE, draw_reasons, hang
