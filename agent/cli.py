@@ -1,7 +1,8 @@
 """The command line: what a person types. Each command gathers, hands on, and shows; it decides nothing itself.
 
-Exit codes: 0 fine, 1 findings at or above the threshold (for ``report``: something could not be delivered),
-2 wrong use or configuration, or state that cannot be used, 3 interrupted, 70 a defect in dlvmguard.
+Exit codes: 0 fine, 1 findings at or above the threshold (for ``report``: something could not be delivered; for
+``advisories refresh`` and ``import``: none was taken, and the one in use stays), 2 wrong use or configuration, or state
+that cannot be used, 3 interrupted, 70 a defect in dlvmguard.
 """
 
 from __future__ import annotations
