@@ -189,7 +189,11 @@ def bundled_copy_vulnerable(
         )
 
 
-@check(severity=Severity.LOW, duty=Duty.MONITORING, fix="sudo dlvmguard advisories refresh")
+@check(
+    severity=Severity.LOW,
+    duty=Duty.MONITORING,
+    fix="sudo dlvmguard advisories refresh, with advisories.url set; or install a newer version of dlvmguard",
+)
 def advisories_stale(advisories: Advisories, moment: Moment) -> Iterator[Finding | Unknown]:
     """The advisory database is too old to know of the newest flaws.
 
