@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from agent import knowledge
 from agent.checks.python import (
     python_distribution_broken,
+    python_distribution_twice,
     python_environment_writable,
     python_release_end_of_life,
 )
@@ -147,6 +148,25 @@ def test_kernel_file_systems_are_left_out_without_a_word_and_the_machine_may_be_
     assert (list(by_path(fact)), fact.gaps) == (["/opt/site-packages"], ())
 
 
+def test_disks_and_servers_mounted_elsewhere_are_named(tmp_path):
+    mounts = (
+        "d / ext4 rw\nt /tmp tmpfs rw\nb /boot ext4 rw\nv /var/lib/x overlay rw\nh /home ext4 rw\no /opt/a xfs rw\n"
+    )
+    quiet = seen(plant(tmp_path, {"/proc/self/mounts": mounts}))
+    (tmp_path / "proc/self/mounts").write_text(mounts + "e /mnt/disks/data ext4 rw\nn /mnt/team nfs4 rw\n")
+    fact = seen(Host(str(tmp_path)))
+    assert quiet.gaps == ()
+    assert [gap.scope for gap in fact.gaps] == ["/mnt/disks/data", "/mnt/team"]
+    assert ["python.roots" in gap.hint for gap in fact.gaps] == [True, False]
+
+
+def test_a_search_that_takes_too_long_is_ended_and_that_is_said(tmp_path):
+    fact = seen(plant(tmp_path, MACHINE), seconds=1e-9)
+    assert fact.environments == ()
+    assert {gap.scope for gap in fact.gaps} >= {"/opt", "/root", "/srv", "/usr"}
+    assert all("python.seconds" in gap.hint for gap in fact.gaps)
+
+
 def test_a_wide_directory_of_data_does_not_use_up_what_others_need(tmp_path):
     tree = {f"/home/data/{number}/": "" for number in range(1001)} | {"/opt/a/b/c/lib/python3.9/site-packages/": ""}
     fact = seen(plant(tmp_path, tree), directories=100)
@@ -268,3 +288,37 @@ def test_a_distribution_without_metadata_is_a_finding():
     (finding,) = python_distribution_broken(an_environment(distributions=(whole, broken)))
     assert finding.subject == "/srv/app/lib/python3.8/site-packages#requests"
     assert finding.detail.endswith("/requests-2.dist-info has no metadata")
+
+
+def a_distribution(version, *, name="numpy", ending="dist-info", **fields):
+    return Distribution(name=name, version=version, location=f"{name}-{version}.{ending}", **fields)
+
+
+@pytest.mark.parametrize(
+    "distributions",
+    [
+        (a_distribution("1.26.4"),),
+        (a_distribution("1.26.4"), a_distribution("1.26.4", ending="egg-info")),
+        (a_distribution("1.26.4"), a_distribution("2.0.0", name="numpy-stl")),
+        (a_distribution("1.26.4"), a_distribution("2.0.0", inside="setuptools")),
+        (a_distribution("1.26.4", owner="deb:python3-numpy:amd64"), a_distribution("2", owner="deb:numpy2:amd64")),
+        (a_distribution("1.26.4"), Distribution(name="numpy", location="~umpy-1.dist-info", problem="was left behind")),
+    ],
+)
+def test_a_package_that_is_there_once_is_quiet(distributions):
+    assert list(python_distribution_twice(an_environment(distributions=distributions))) == []
+
+
+def test_a_package_that_is_there_twice_is_one_finding():
+    twice = (a_distribution("2.0.0"), a_distribution("1.26.4", installer="conda"), a_distribution("1", name="six"))
+    (finding,) = python_distribution_twice(an_environment(distributions=twice))
+    assert finding.subject == "/srv/app/lib/python3.8/site-packages#numpy"
+    assert finding.evidence == {"versions": "1.26.4, 2.0.0"}
+    assert finding.fix.startswith("Run /srv/app/bin/python3.8 -m pip uninstall numpy until")
+
+
+def test_a_copy_that_does_not_tell_its_name_is_its_carriers_matter():
+    copy = Distribution(
+        name="zipp", location="setuptools/_vendor/zipp.dist-info", problem="has no", inside="setuptools"
+    )
+    assert list(python_distribution_broken(an_environment(distributions=(copy,)))) == []

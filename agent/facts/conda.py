@@ -152,22 +152,21 @@ def parse_record(text: bytes) -> CondaPackage:
 
 
 def channel(address: str) -> str:
-    """A channel as people call it: ``conda-forge``, ``pkgs/main``, or host and path of another server's.
+    """A channel as people call it: ``conda-forge``, ``pkgs/main``, or another server with the last part of the path.
 
-    Left out are the platform at the end and whatever lets somebody in: a user with a password, a token in the path.
+    Whatever lets somebody in, a user with a password, a token in the path or the query, is left out with the rest.
     """
     scheme, is_address, rest = address.rpartition("://")
-    rest = re.split(r"[?#]", rest, maxsplit=1)[0]
+    rest = re.split(r"[?#]", rest, maxsplit=1)[0].rpartition("@")[2]
     server, _, path = rest.partition("/") if is_address else ("", "", rest)
     parts = [part for part in path.split("/") if part]
-    if parts[:1] == ["t"]:  # https://docs.anaconda.com/anacondaorg/user-guide/howto/#using-tokens
-        parts = parts[2:]
     if parts and _PLATFORM.fullmatch(parts[-1]):
         parts.pop()
-    server = server.rpartition("@")[2]
-    if scheme == "file" or server in {"", "conda.anaconda.org", "repo.anaconda.com"}:
-        return shown("/".join(parts))[:200]
-    return shown("/".join((server, *parts)))[:200]
+    if scheme == "file" or server not in {"", "conda.anaconda.org", "repo.anaconda.com"}:
+        parts = [server or "file:", *parts[-1:]]
+    elif parts[:1] == ["t"]:  # https://docs.anaconda.com/anacondaorg/user-guide/howto/#using-tokens
+        parts = parts[2:]
+    return shown("/".join(parts))[:200]
 
 
 def _name_of(entry: Entry) -> str:

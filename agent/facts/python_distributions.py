@@ -135,14 +135,14 @@ def _linked(host: Host, entry: Entry, mounted: _Mounted) -> Distribution:
 def _copies(host: Host, path: str, carrier: Distribution, mounted: _Mounted) -> Iterator[Distribution | Unknown]:
     """The copies of other distributions that this one carries, installed by whoever installed it."""
     for place in python_copies.PLACES[carrier.name]:
-        for look in _copies_at(host, path, place, mounted):
+        for look in _copies_at(host, path, place, carrier.name, mounted):
             if isinstance(look, Distribution):
                 yield msgspec.structs.replace(look, installer=carrier.installer, built="release", inside=carrier.name)
             else:
                 yield look
 
 
-def _copies_at(host: Host, path: str, place: str, mounted: _Mounted) -> Iterator[Distribution | Unknown]:
+def _copies_at(host: Host, path: str, place: str, carrier: str, mounted: _Mounted) -> Iterator[Distribution | Unknown]:
     """The copies that lie in a folder, or are named in a file."""
     try:
         mounts.pass_to(host, f"{path}/{place}", mounted(), start=path)
@@ -160,7 +160,7 @@ def _copies_at(host: Host, path: str, place: str, mounted: _Mounted) -> Iterator
     except AbsentError:
         return  # this release of the carrier keeps none there
     except CannotLookError as error:
-        yield Unknown(reason=error.reason, hint=error.hint, scope=f"{shown(path)}/{place}")
+        yield Unknown(reason=error.reason, hint=error.hint, scope=f"{shown(path)}#{carrier}")
 
 
 class _BrokenError(CannotLookError):
