@@ -38,8 +38,8 @@ class Environment(Value, frozen=True, kw_only=True):
     ``kind`` says who put it there: system (the distributor's packages), venv, conda, pyenv, user (``pip install
     --user``), uv-tool, pipx, other. ``python`` is ``3.11`` and ``release`` is ``3.11.7``, empty where nothing tells.
     ``interpreter`` is empty where the environment has none of its own, and ``home`` is the directory of the Python that
-    it was made from.
-    ``writable`` is the directory through which everybody may change what is installed, itself or one above it.
+    it was made from. ``writable`` is the directory through which everybody may change what is installed, itself or one
+    above it.
     """
 
     path: str
@@ -100,7 +100,10 @@ def _installed(host: Host, path: str, memory: Memory, *, room: int, gaps: list[U
     looks: tuple[Distribution | Unknown, ...]
     try:
         looks = memory.read(
-            host, (path,), lambda: tuple(itertools.islice(read(host, path), room + 1)), is_whole=_is_whole
+            host,
+            (path,),
+            lambda: tuple(itertools.islice(read(host, path), room + 1)),
+            is_whole=lambda looks: len(looks) <= room and all(map(_is_sound, looks)),
         )
     except CannotLookError as error:
         looks = (Unknown(reason=error.reason, hint=error.hint, scope=shown(path)),)
@@ -114,8 +117,8 @@ def _installed(host: Host, path: str, memory: Memory, *, room: int, gaps: list[U
     return tuple(look for look in looks if isinstance(look, Distribution))[:room]
 
 
-def _is_whole(looks: tuple[Distribution | Unknown, ...]) -> bool:
-    return all(isinstance(look, Distribution) and not look.problem for look in looks)
+def _is_sound(look: Distribution | Unknown) -> bool:
+    return isinstance(look, Distribution) and not look.problem
 
 
 def _with_releases(host: Host, found: list[Environment], debian: Debian) -> tuple[Environment, ...]:

@@ -40,9 +40,9 @@ class Debian(Value, frozen=True, kw_only=True):
         owners = self.owners.get(path)
         if not owners:
             return found
-        carriers = {each.name: owners.get(each.location, "") for each in found if not each.inside}
+        locations = {each.name: each.location for each in found if not each.inside}
         return tuple(
-            msgspec.structs.replace(each, owner=carriers[each.inside] if each.inside else owners.get(each.location, ""))
+            msgspec.structs.replace(each, owner=owners.get(locations.get(each.inside, each.location), ""))
             for each in found
         )
 
