@@ -267,6 +267,26 @@ def locate(chosen: str, *, writing: bool) -> State:
     return State(os.path.join(base if os.path.isabs(base) else os.path.expanduser("~/.local/state"), "dlvmguard"))
 
 
+def save(path: str, content: bytes) -> None:
+    """Replace an output file whole, made for others to read: they see the old or the new, never half of one."""
+    try:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=os.path.dirname(path), prefix=".new-")
+        try:
+            with open(handle, "wb") as file:
+                file.write(content)
+                os.fchmod(handle, 0o644)
+                file.flush()
+                os.fsync(handle)
+            os.replace(temporary, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+            raise
+    except OSError as error:
+        raise StateError(f"{path}: {os.strerror(error.errno).lower() if error.errno else error}") from error
+
+
 def append(path: str, content: bytes) -> None:
     """Add whole lines to an output file of ours; they are on disk on return, and none is there after an error.
 

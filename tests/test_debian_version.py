@@ -63,9 +63,22 @@ def test_a_tilde_makes_smaller_and_a_suffix_greater(version, suffix):
 @pytest.mark.skipif(shutil.which("dpkg") is None, reason="there is no dpkg here to compare with")
 @pytest.mark.parametrize("seed", range(4))
 def test_dpkg_says_the_same(seed):
+    assert disputed_by_dpkg(seed, pairs=200) == ""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.skipif(shutil.which("dpkg") is None, reason="there is no dpkg here to compare with")
+@pytest.mark.parametrize("seed", range(100, 104))
+def test_dpkg_says_the_same_of_many(seed):
+    assert disputed_by_dpkg(seed, pairs=6000) == ""
+
+
+def disputed_by_dpkg(seed: int, *, pairs: int) -> str:
+    """What dpkg says otherwise of so many pairs of versions."""
     chance = random.Random(seed)
-    pairs = [(version, other(version, chance)) for version in (any_version(chance) for _ in range(200))]
-    assert refused_by_dpkg((one, relation(one, another), another) for one, another in pairs) == ""
+    made = [(version, other(version, chance)) for version in (any_version(chance) for _ in range(pairs))]
+    return refused_by_dpkg((one, relation(one, another), another) for one, another in made)
 
 
 def any_version(chance: random.Random) -> str:

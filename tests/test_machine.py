@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from agent import knowledge
 from agent.checks.machine import operating_system_end_of_life, operating_system_support_ends_soon
 from agent.config import Config
-from agent.facts.machine import Machine, machine, parse_os_release
+from agent.facts.machine import Machine, ecosystem, machine, parse_os_release
 from agent.knowledge import OperatingSystems
 from agent.model import AbsentError, Moment
 from tests.fakes.trees import NOW, plant
@@ -53,6 +53,28 @@ def test_terminal_escapes_in_a_name_are_shown_and_not_sent(tmp_path):
 @given(st.text())
 def test_any_text_is_an_os_release_without_an_error(text):
     assert all(isinstance(value, str) for value in parse_os_release(text).values())
+
+
+@pytest.mark.parametrize(
+    ("release", "expected"),
+    [
+        ("debian 12", "Debian:12"),
+        ("ubuntu 22.04", "Ubuntu:22.04:LTS"),
+        ("ubuntu 26.04", "Ubuntu:26.04:LTS"),
+        ("ubuntu 23.04", "Ubuntu:23.04"),
+        ("ubuntu 24.10", "Ubuntu:24.10"),
+        ("rocky 9.4", "Rocky Linux:9"),
+        ("rocky 8", "Rocky Linux:8"),
+        ("almalinux 10.0", "AlmaLinux:10"),
+        ("debian", ""),
+        ("debian 12~", ""),
+        ("rhel 9.4", ""),
+        ("arch", ""),
+        ("", ""),
+    ],
+)
+def test_what_advisories_call_a_release(release, expected):
+    assert ecosystem(release) == expected
 
 
 def a_machine(release: str) -> Machine:

@@ -9,7 +9,7 @@ import shutil
 import pytest
 
 from agent.config import Config, PythonSection
-from agent.facts import python_memory, python_places
+from agent.facts import python, python_memory, python_places
 from agent.facts.conda import conda_packages
 from agent.facts.python import python_environments
 from agent.host import Host
@@ -197,7 +197,7 @@ def test_a_walk_that_was_broken_off_is_none(host, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(python_memory, "find", broken_off)
+        patch.setattr(python_memory, "search", broken_off)
         with pytest.raises(KeyboardInterrupt):
             look(host)
     assert set(names(look(host))) == {SITE, OTHER}
@@ -218,6 +218,18 @@ def test_what_was_broken_is_read_again(host, tmp_path):
     assert look(host).environments[0].distributions[0].problem
     metadata.write_text("Name: six\nVersion: 1.16.0\n")
     assert look(host).environments[0].distributions[0].version == "1.16.0"
+
+
+def test_a_list_that_was_cut_short_is_not_remembered(host, tmp_path, monkeypatch):
+    monkeypatch.setattr(python, "_DISTRIBUTIONS", 3)
+    for name in ("b", "c"):
+        install(tmp_path, name, into=OTHER)
+    install(tmp_path, "d")
+    assert [gap.scope for gap in look(host).gaps] == [OTHER]
+    shutil.rmtree(f"{tmp_path}{SITE}/d-2.dist-info")
+    shutil.rmtree(f"{tmp_path}{SITE}/six-1.16.0.dist-info")
+    fact = look(host)
+    assert (names(fact)[OTHER], fact.gaps) == (["b", "c", "idna"], ())
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")

@@ -11,7 +11,6 @@ import msgspec
 from agent.config import Config
 from agent.facts import python_memory
 from agent.facts.python_memory import Memory
-from agent.facts.python_places import Places
 from agent.host import MEBIBYTE, Entry, Host, shown
 from agent.model import AbsentError, CannotLookError, Fact, Unknown, Value, probe
 
@@ -58,14 +57,9 @@ def conda_packages(host: Host, config: Config) -> CondaPackages:
     """Packages that conda installed, in every environment."""
     memory = python_memory.of(host)
     walk = memory.walk(host, config.python)
-    return msgspec.structs.replace(environments(host, walk.places, memory), walked=walk.at)
-
-
-def environments(host: Host, places: Places, memory: Memory | None = None) -> CondaPackages:
-    """The conda environments at these places; of those that ``memory`` knows, only what changed is read."""
-    look = _Look(host, memory or Memory())
-    found = tuple(filter(None, map(look.at, places.prefixes)))
-    return CondaPackages(environments=found, gaps=(*places.gaps, *look.gaps))
+    look = _Look(host, memory)
+    found = tuple(filter(None, map(look.at, walk.places.prefixes)))
+    return CondaPackages(environments=found, walked=walk.at, gaps=(*walk.places.gaps, *look.gaps))
 
 
 class _Look:

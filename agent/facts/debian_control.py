@@ -11,10 +11,12 @@ from collections.abc import Iterable, Iterator
 from agent.host import MEBIBYTE, shown
 from agent.model import CannotLookError
 
+STATUS = "/var/lib/dpkg/status"
+"""The database of dpkg."""
 LARGEST_STANZA = 4 * MEBIBYTE
 """The largest of Debian and Ubuntu are below 100 kB."""
 
-_FIELDS = re.compile(rb"^(Package|Status|Version|Architecture|Source):[ \t]*(.*?)[ \t\r]*$", re.MULTILINE)
+_FIELDS = re.compile(rb"^(Package|Status|Version|Architecture|Source|Maintainer):[ \t]*(.*?)[ \t\r]*$", re.MULTILINE)
 _NAME = re.compile(rb"[A-Za-z0-9][A-Za-z0-9+._-]{0,199}")
 _WORD = re.compile(rb"[!-~]{1,200}")
 

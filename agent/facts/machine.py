@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
+import re
 
 from agent.config import Config
 from agent.host import Host, shown
@@ -33,6 +34,28 @@ def parse_os_release(text: str) -> dict[str, str]:
             quote = value[:1]
             fields[name] = value[1:-1] if quote in {'"', "'"} and value.endswith(quote) and len(value) > 1 else value
     return fields
+
+
+_ECOSYSTEMS = (
+    (re.compile(r"debian (\d+)"), "Debian:{0}"),
+    (re.compile(r"ubuntu (\d?[02468]\.04)"), "Ubuntu:{0}:LTS"),
+    (re.compile(r"ubuntu (\d+\.\d\d)"), "Ubuntu:{0}"),
+    (re.compile(r"rocky (\d+)(?:\.\d+)*"), "Rocky Linux:{0}"),
+    (re.compile(r"almalinux (\d+)(?:\.\d+)*"), "AlmaLinux:{0}"),
+)
+"""Releases as os-release names them, and as OSV does. Ubuntu's of each second April have long-term support:
+https://ubuntu.com/about/release-cycle"""
+
+
+def ecosystem(release: str) -> str:
+    """What OSV calls the packages of a release (``debian 12``); nothing where it has no such ecosystem.
+
+    Names: https://ossf.github.io/osv-schema/#defined-ecosystems
+    """
+    for known, name in _ECOSYSTEMS:
+        if match := known.fullmatch(release):
+            return name.format(match[1])
+    return ""
 
 
 @probe(every=dt.timedelta(hours=1))

@@ -6,7 +6,7 @@ import os
 import posixpath
 import re
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from agent.host import MEBIBYTE, Host, shown
 from agent.model import AbsentError, CannotLookError
@@ -76,6 +76,12 @@ def barring(place: str, mounts: Mapping[str, str]) -> str:
     if kind == "overlay":
         return "" if place in _SYSTEM_OVERLAYS else kind
     return kind if kind in KERNEL or kind in _REMOTE or kind.startswith("fuse.") else ""
+
+
+def barrier(host: Host) -> Callable[[str], str]:
+    """Tells of a path the type of the file system that it lies on, if a search does not enter that; else empty."""
+    mounts = read(host)
+    return lambda path: barring(above(path, mounts), mounts)
 
 
 def pass_to(host: Host, path: str, mounts: Mapping[str, str], *, start: str = "/") -> None:

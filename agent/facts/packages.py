@@ -15,11 +15,14 @@ import msgspec
 
 from agent.config import Config
 from agent.facts import apt_lists, debian_control
+from agent.facts.debian_control import STATUS
 from agent.facts.debian_version import order
+from agent.facts.machine import parse_os_release
+from agent.facts.rpm import DIRECTORIES as RPM_DIRECTORIES
+from agent.facts.vendors import vendor
 from agent.host import MEBIBYTE, Host, shown
 from agent.model import AbsentError, CannotLookError, Fact, Unknown, Value, probe
 
-STATUS = "/var/lib/dpkg/status"
 JOURNAL = "/var/lib/dpkg/updates"
 REBOOT = "/run/reboot-required"
 
@@ -33,14 +36,16 @@ _STATES = {
 _SOURCE = re.compile(rb"(\S+)(?:\s+\((\S+)\))?")
 # 6.1.0-30-cloud-amd64, 6.12.43+deb13-cloud-amd64, 6.1.0-0.deb11.21-cloud-amd64, 6.8.0-1020-gcp
 _RELEASE = re.compile(r"\d+(?:\.\d+)+(?:[+~][\w.+~]*)?(?:-\d[\d.a-z]*)?-(?P<flavour>.+)")
+# 2.34-0.1ubuntu9.1+esm1, 8.9p1-3ubuntu0.10~esm2: https://documentation.ubuntu.com/pro/
+_EXTENDED = re.compile(r"[+~]esm\d")
 _IMAGE = re.compile(r"linux-image-(?:unsigned-)?(?P<release>\d.*?)(?:-unsigned)?")
 
 
 class Package(Value, frozen=True, kw_only=True):
     """A binary package that dpkg knows. ``state`` is dpkg's word; ``config-files`` is one that was removed.
 
-    ``vendor`` is who made it: the archive's Origin as apt knows it (``Debian``, ``Ubuntu``), or what its maintainer
-    tells; empty where nothing does.
+    ``vendor`` is who made it, as its maintainer and version tell: ``Debian``, ``Ubuntu``, ``NVIDIA``; empty where
+    nothing does.
 
     States: https://manpages.debian.org/bookworm/dpkg/dpkg.1.en.html#Package_states
     """
@@ -64,6 +69,11 @@ class Package(Value, frozen=True, kw_only=True):
     def present(self) -> bool:
         """Whether its files are on the machine."""
         return self.state not in {"not-installed", "config-files"}
+
+    @property
+    def is_extended(self) -> bool:
+        """Whether it is a build of Ubuntu Pro, which goes on when the free updates of a release have ended."""
+        return bool(_EXTENDED.search(self.version))
 
 
 class Packages(Fact, frozen=True, kw_only=True):
@@ -113,13 +123,16 @@ class Reboot(Fact, frozen=True, kw_only=True):
     newest: Kernel | None
 
 
-def parse_status(content: bytes) -> Packages:
-    """The database of dpkg. A stanza that cannot be read is a gap; one of a package never installed says nothing."""
+def parse_status(content: bytes, system: str = "") -> Packages:
+    """The database of dpkg. A stanza that cannot be read is a gap; one of a package never installed says nothing.
+
+    ``system`` is the ID of os-release, which tells whose of several vendors a package is.
+    """
     known: dict[str, Package] = {}
     gaps: list[Unknown] = []
     try:
         for stanza in debian_control.stanzas([content], STATUS):
-            read = _package(debian_control.fields(stanza))
+            read = _package(debian_control.fields(stanza), system)
             if isinstance(read, Package) and known.setdefault(read.subject, read) is not read:
                 read = _unreadable(f"{read.name} for {read.architecture} a second time", read.subject)
             if isinstance(read, Unknown):
@@ -131,7 +144,7 @@ def parse_status(content: bytes) -> Packages:
     return Packages(packages=tuple(known[subject] for subject in sorted(known)), gaps=tuple(gaps))
 
 
-def _package(fields: dict[bytes, bytes]) -> Package | Unknown | None:
+def _package(fields: dict[bytes, bytes], system: str) -> Package | Unknown | None:
     name = debian_control.name(fields.get(b"Package", b""))
     wanted, flag, state = (*fields.get(b"Status", b"").split(), b"", b"", b"")[:3]
     if name and state == b"not-installed":
@@ -150,6 +163,7 @@ def _package(fields: dict[bytes, bytes]) -> Package | Unknown | None:
         state=state.decode(),
         held=wanted == b"hold",
         reinstall=flag != b"ok",
+        vendor=vendor(fields.get(b"Maintainer", b"").decode("utf-8", "surrogateescape"), version, system),
     )
 
 
@@ -164,9 +178,22 @@ def _glance(host: Host, _config: Config) -> tuple[tuple[int, ...], ...]:
 
 @probe(every=dt.timedelta(minutes=15), glance=_glance)
 def packages(host: Host, _config: Config) -> Packages:
-    """Installed Debian packages."""
+    """Installed Debian packages; none on a machine whose packages are rpm's."""
     try:
-        seen = parse_status(host.read(STATUS, limit=64 * MEBIBYTE))
+        return read(host)
+    except AbsentError:
+        if any(host.exists(directory) for directory in RPM_DIRECTORIES):
+            return Packages(packages=())
+        raise
+
+
+def read(host: Host) -> Packages:
+    """The packages of any machine: this one, a captured one, a container."""
+    system = ""
+    with contextlib.suppress(CannotLookError):
+        system = parse_os_release(host.text("/etc/os-release")).get("ID", "")
+    try:
+        seen = parse_status(host.read(STATUS, limit=64 * MEBIBYTE), system)
     except AbsentError as error:
         raise AbsentError("this machine has no dpkg database", "Only Debian and Ubuntu packages are read.") from error
     if not seen.packages:

@@ -9,7 +9,7 @@ import itertools
 import posixpath
 import re
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import msgspec
@@ -19,7 +19,7 @@ from agent.facts import python_memory, python_release
 from agent.facts.python_distributions import Distribution, read
 from agent.facts.python_memory import Memory
 from agent.facts.python_owners import SOURCES, Debian, read_debian
-from agent.facts.python_places import LIBRARY, Places
+from agent.facts.python_places import LIBRARY, Places, find
 from agent.host import Host, shown
 from agent.model import AbsentError, CannotLookError, Fact, Unknown, Value, probe
 
@@ -65,12 +65,17 @@ def python_environments(host: Host, config: Config) -> PythonEnvironments:
     """Python environments and the distributions in them."""
     memory = python_memory.of(host)
     walk = memory.walk(host, config.python)
-    return msgspec.structs.replace(environments(host, walk.places, memory), walked=walk.at)
+    return msgspec.structs.replace(_at(host, walk.places, memory), walked=walk.at)
 
 
-def environments(host: Host, places: Places, memory: Memory | None = None) -> PythonEnvironments:
+def environments(host: Host, roots: Sequence[str], limit: int) -> tuple[tuple[Environment, ...], tuple[Unknown, ...]]:
+    """The environments below these places, as in a container, with no memory of them; and what could not be seen."""
+    seen = _at(host, find(host, roots, limit=limit), Memory())
+    return seen.environments, seen.gaps
+
+
+def _at(host: Host, places: Places, memory: Memory) -> PythonEnvironments:
     """The environments at these places; of those that ``memory`` knows, only what changed is read."""
-    memory = memory or Memory()
     debian = memory.read(host, SOURCES, lambda: read_debian(host), is_whole=lambda seen: not seen.gaps)
     gaps, found, room = [*places.gaps, *debian.gaps], list[Environment](), _DISTRIBUTIONS
     mode = functools.cache(lambda path: host.stat(path).st_mode)

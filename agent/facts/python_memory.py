@@ -17,7 +17,7 @@ from weakref import WeakKeyDictionary
 import msgspec
 
 from agent.config import PythonSection
-from agent.facts.python_places import Places, find, revisit
+from agent.facts.python_places import Places, revisit, search
 from agent.host import Host
 from agent.model import Value
 
@@ -53,7 +53,7 @@ class Memory:
             return msgspec.structs.replace(self._walk, places=revisit(host, self._walk.places, settings.roots))
         self._walk = None  # a walk that is interrupted is none
         self._read.clear()  # what was written in place is noticed once a day
-        places = find(host, settings.roots, limit=settings.directories, seconds=settings.seconds)
+        places = search(host, settings.roots, limit=settings.directories, seconds=settings.seconds)
         at = dt.datetime.now(dt.timezone.utc).replace(microsecond=0)
         self._walk = Walk(places=places, settings=settings, at=at, due=now + (_DAY if places.complete else _HOUR))
         return self._walk

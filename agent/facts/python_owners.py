@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 import msgspec
 
 from agent.facts import debian_control
-from agent.facts.packages import STATUS
+from agent.facts.debian_control import STATUS
 from agent.facts.python_distributions import Distribution
 from agent.host import MEBIBYTE, Host, shown
 from agent.model import AbsentError, CannotLookError, Unknown, Value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import posixpath
 import re
 import time
@@ -41,12 +42,20 @@ class Places(Value, frozen=True, kw_only=True):
     complete: bool = True
 
 
-def find(host: Host, roots: Sequence[str], *, limit: int, seconds: float) -> Places:
+def find(host: Host, roots: Sequence[str], *, limit: int, seconds: float = 60.0) -> Places:
     """Walk below ``roots``, shallow directories first and wide ones last, within both limits.
 
     No link is followed, except where a root itself is one. ``limit`` is the number of directories.
     """
-    return _Walk(host, distinct(roots), limit=limit, seconds=seconds).places()
+    return _Walk(host, distinct(roots), mounts.read(host), limit=limit, seconds=seconds).places()
+
+
+def search(host: Host, roots: Sequence[str], *, limit: int, seconds: float) -> Places:
+    """Find what is below ``roots``, on a whole machine, of which they leave out disks and other machines' storage."""
+    mounted, tops = mounts.read(host), distinct(roots)
+    places = _Walk(host, tops, mounted, limit=limit, seconds=seconds).places()
+    left_out = (_elsewhere(place, mounted) for place in mounts.elsewhere(tops, mounted))
+    return msgspec.structs.replace(places, gaps=(*places.gaps, *itertools.islice(left_out, _GAPS)))
 
 
 def revisit(host: Host, places: Places, roots: Sequence[str]) -> Places:
@@ -81,11 +90,13 @@ def revisit(host: Host, places: Places, roots: Sequence[str]) -> Places:
 class _Walk:
     """One walk: what is still ahead, what was found, and what was left out."""
 
-    def __init__(self, host: Host, roots: Sequence[str], *, limit: int, seconds: float) -> None:
+    def __init__(
+        self, host: Host, roots: Sequence[str], mounted: Mapping[str, str], *, limit: int, seconds: float
+    ) -> None:
         """Begin at the roots."""
         self.host = host
         self.roots = roots
-        self.mounts = mounts.read(host)
+        self.mounts = mounted
         self.limit, self.seconds, self.until = limit, seconds, time.monotonic() + seconds
         self.known, self.ahead, self.wide = len(roots), deque(roots), deque[str]()
         self.found, self.prefixes, self.gaps = list[str](), list[str](), list[Unknown]()
@@ -103,11 +114,10 @@ class _Walk:
             visited += 1
             if not visited % _TOLD:
                 self.host.progress(f"searching for Python environments: {visited} directories")
-        named = (_elsewhere(place, self.mounts) for place in mounts.elsewhere(self.roots, self.mounts))
         return Places(
             directories=tuple(sorted(self.found)),
             prefixes=tuple(sorted(self.prefixes)),
-            gaps=(*_bounded([*self.gaps, *named]), *(self.cut[root] for root in sorted(self.cut))),
+            gaps=(*_bounded(self.gaps), *(self.cut[root] for root in sorted(self.cut))),
             complete=not self.cut,
         )
 

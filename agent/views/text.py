@@ -15,7 +15,7 @@ from rich.text import Text
 from agent.model import Check, Event, Judged, Severity, Unknown
 from agent.views.summary import Summary, counted, first_sentence, grouped, in_words
 
-_STYLE = {
+STYLE = {
     Severity.CRITICAL: "bold white on red",
     Severity.HIGH: "bold red",
     Severity.MEDIUM: "yellow",
@@ -74,7 +74,7 @@ def draw_scan(console: Console, summary: Summary, *, everything: bool = False) -
 def _draw_group(console: Console, check: Check, findings: Sequence[Judged], *, everything: bool) -> None:
     severity = findings[0].severity
     heading = Text.assemble((check.title.rstrip("."), "bold"), (f"   {check.id}", "dim"))
-    hang(console, heading, label=Text(severity.value.upper(), style=_STYLE[severity]), indent=_INDENT)
+    hang(console, heading, label=Text(severity.value.upper(), style=STYLE[severity]), indent=_INDENT)
     listed = findings if everything else findings[:_SHOWN]
     for finding in listed:
         hang(console, Text.assemble("- ", finding.detail, (f"   [{finding.id}]", "dim")), indent=_INDENT)
@@ -143,7 +143,7 @@ def draw_check(console: Console, check: Check) -> None:
 def draw_finding(console: Console, finding: Judged, since: dt.datetime | None, history: Iterable[Event]) -> None:
     """A finding with its evidence and all that happened to it."""
     state = f"open since {moment(since)}" if since else "resolved"
-    severity = Text(finding.severity.value.upper(), style=_STYLE[finding.severity])
+    severity = Text(finding.severity.value.upper(), style=STYLE[finding.severity])
     console.print(Text.assemble(severity, f" {finding.detail}   ", (f"[{finding.id}] {state}", "dim")))
     console.print(Text.assemble(("subject  ", "dim"), finding.subject))
     for name, value in finding.evidence.items():
@@ -165,14 +165,14 @@ def event_line(event: Event) -> Text:
     reason = f": {change.reason}" if change.reason else ""
     return Text.assemble(
         f"{moment(event.time)}  {change.kind.value:<8} ",
-        (f"{change.finding.severity.value:<8}", _STYLE[change.finding.severity]),
+        (f"{change.finding.severity.value:<8}", STYLE[change.finding.severity]),
         f" {change.finding.detail}{before}{reason}",
     )
 
 
 def finding_line(finding: Judged) -> Text:
     """One finding on one line."""
-    severity = (f"{finding.severity.value:<8}", _STYLE[finding.severity])
+    severity = (f"{finding.severity.value:<8}", STYLE[finding.severity])
     return Text.assemble(severity, f" {finding.detail}", (f"   [{finding.id}]", "dim"))
 
 
@@ -181,7 +181,7 @@ def draw_catalogue(console: Console, checks: Sequence[Check]) -> None:
     for topic in dict.fromkeys(check.topic for check in checks):
         console.print(Text(topic, style="bold underline"))
         for check in (each for each in checks if each.topic == topic):
-            label = Text(check.severity.value.upper(), style=_STYLE[check.severity])
+            label = Text(check.severity.value.upper(), style=STYLE[check.severity])
             hang(console, Text.assemble((check.id, "bold"), f"  {check.title}"), label=label, indent=_INDENT)
 
 
