@@ -170,7 +170,7 @@ def _ahead(path: str, names: list[str]) -> list[str]:
     start = path if path == "/" else f"{path}/"
     if names and LIBRARY.search(path):
         return [start + name for name in names if name in _NAMES]
-    pruned = _PRUNED | {"pkgs"} if _is_conda(path, names) else _PRUNED
+    pruned = _PRUNED | {"pkgs", "conda-meta"} if _is_conda(path, names) else _PRUNED
     return [start + name for name in names if name not in pruned]
 
 
