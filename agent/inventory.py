@@ -136,7 +136,7 @@ def _conda_owner(distribution: Distribution, conda: dict[str, str]) -> str:
 
 
 def packages(found: Packages, release: str, kernel: str) -> Iterator[Component]:
-    """The Debian packages that are there, on a system of that release (``debian 12``) under that kernel, if it is known."""
+    """The Debian packages that are there, on a system of that release (``debian 12``) and that kernel, if known."""
     old = superseded_kernels(found.packages, kernel) if kernel else ()
     return _debs(found.packages, release, "deb", {(each.subject, each.version) for each in old})
 
