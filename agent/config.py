@@ -161,6 +161,25 @@ class AdvisoriesSection(Section, frozen=True, kw_only=True):
         tuple[Annotated[str, Meta(pattern=r"^/")], ...],
         _described("Paths of OpenVEX documents that say which flaws do no harm here."),
     ] = ()
+    url: Annotated[
+        str,
+        _described(
+            "Where a newer one is fetched, as https://... or gs://bucket/prefix; empty: it is not.",
+            pattern=r"^((https?|gs)://[^\s?#@]+)?$",
+        ),
+    ] = ""
+    public_keys: Annotated[
+        tuple[Annotated[str, Meta(pattern=r"^[A-Za-z0-9+/]{43}=$")], ...],
+        _described("Keys that may sign it, as `dlvmguard advisories publish` prints them."),
+    ] = ()
+    credentials: Annotated[
+        Literal["none", "machine"],
+        _described('"machine" for a private bucket: the attached service account, towards Cloud Storage alone.'),
+    ] = "none"
+    ecosystems: Annotated[
+        tuple[str, ...],
+        _described('Fetched beside what this machine needs, for its containers, as "Debian:12"; "*" for everything.'),
+    ] = ()
 
 
 class CloudLoggingSection(Section, frozen=True, kw_only=True):

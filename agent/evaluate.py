@@ -25,21 +25,14 @@ def evaluate(
 ) -> tuple[Outcome, ...]:
     """The outcome of every check that had its facts.
 
-    A check of which a fact was not looked at this time has no outcome: it says nothing, good or bad. Nor has one that
-    can do without each of its facts where none of them was looked at. One of which a fact is Unknown, or that raises,
-    is Unknown with that reason. The gaps of a fact are Unknowns of its checks.
+    A check of which a fact was not looked at this time has no outcome: it says nothing, good or bad. One of which
+    a fact is Unknown, or that raises, is Unknown with that reason. The gaps of a fact are Unknowns of its checks.
     """
     return tuple(
         _judged(check, facts, {Config: config, Moment: moment, Advisories: advisories})
         for check in checks
-        if _is_due(check, facts)
+        if all(kind in facts for kind in check.needs.values() if issubclass(kind, Fact))
     )
-
-
-def _is_due(check: Check, facts: Facts) -> bool:
-    needed = [kind in facts for kind in check.needs.values() if issubclass(kind, Fact)]
-    wanted = [kind in facts for kind in check.wants.values()]
-    return all(needed) if needed or not wanted else any(wanted)
 
 
 def _judged(check: Check, facts: Facts, others: Mapping[type, Any]) -> Outcome:

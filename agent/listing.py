@@ -39,8 +39,8 @@ class Listing(Value, frozen=True, kw_only=True):
 
     @property
     def findings(self) -> tuple[Judged, ...]:
-        """What the checks found, worst first."""
-        found = (finding for outcome in self.outcomes for finding in outcome.findings)
+        """The flaws of packages, worst first; the checks find things about the database besides."""
+        found = (finding for outcome in self.outcomes for finding in outcome.findings if "#" in finding.subject)
         return tuple(sorted(found, key=lambda each: (each.severity.rank, each.subject)))
 
     @property

@@ -57,7 +57,7 @@ def scan(
     local = look(probe for probe in probes if not probe.network)
     notices = _attempted(lambda: _handed_over(state, local)) if state else []
     looks = local + look(probe for probe in probes if probe.network)
-    outcomes = judge(looks, config, state or _standing(config))
+    outcomes = judge(looks, config, state or _standing(config), is_whole=set(topics) == set(discovery.topics()))
     if state and not notices:
         notices = _attempted(lambda: _recorded(state, looks, outcomes))
     return Summary(
@@ -72,11 +72,12 @@ def scan(
     )
 
 
-def judge(looks: Iterable[collect.Look], config: Config, state: State) -> tuple[Outcome, ...]:
-    """The outcome of every check whose facts were looked at."""
+def judge(looks: Iterable[collect.Look], config: Config, state: State, *, is_whole: bool = True) -> tuple[Outcome, ...]:
+    """The outcome of every check whose facts were looked at; in a partial look, of those alone that need any."""
     moment = Moment(now=dt.datetime.now(dt.timezone.utc))
+    checks = [check for check in discovery.checks() if is_whole or check.asks_for_facts]
     with database.opened(state) as advisories:
-        return evaluate(discovery.checks(), collect.facts(looks), config, moment, advisories)
+        return evaluate(checks, collect.facts(looks), config, moment, advisories)
 
 
 def _standing(config: Config) -> State:

@@ -39,7 +39,7 @@ ORDER = (
     ("agent.glances", "agent.keeping"),
     ("agent.watch",),
     ("agent.ship",),
-    ("agent.report",),
+    ("agent.report", "agent.listing"),
     ("agent.session",),
     ("agent.cli_advisories",),
     ("agent.cli",),

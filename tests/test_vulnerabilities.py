@@ -368,23 +368,19 @@ def shards(*days, **more):
     )
 
 
-def stale(advisories):
-    return advisories_stale(NOT_LOOKED, NO_PACKAGES, NOT_LOOKED, NOT_LOOKED, advisories, NOW)
-
-
 def test_a_database_of_the_last_days_is_quiet():
-    assert list(stale(shards(0, 2.9))) == []
+    assert list(advisories_stale(shards(0, 2.9), NOW)) == []
 
 
 @pytest.mark.parametrize(("days", "severity"), [(3.1, None), (7, None), (7.1, Severity.MEDIUM), (400, Severity.MEDIUM)])
 def test_a_database_is_stale_after_three_days_and_worse_after_seven(days, severity):
-    (finding,) = stale(shards(0, days))
+    (finding,) = advisories_stale(shards(0, days), NOW)
     assert (finding.subject, finding.severity) == ("advisories", severity)
     assert [each.place for each in finding.instances] == [f"advisories:shard-{days}"]
 
 
 def test_a_shard_that_cannot_be_used_is_said():
-    (unknown,) = stale(shards(0, problems=("pypi is damaged",)))
+    (unknown,) = advisories_stale(shards(0, problems=("pypi is damaged",)), NOW)
     assert unknown.reason == "pypi is damaged"
 
 
@@ -392,10 +388,6 @@ def test_documents_that_cannot_be_read_are_said(tmp_path):
     seen = Vex(gaps=(Unknown(reason="/v.json is no document", scope="vex:/v.json"),))
     (outcome,) = evaluate([suppression_expired], {Vex: Seen(fact=seen, taken=NOW.now)}, Config(), NOW)
     assert outcome.unknowns == seen.gaps
-
-
-def test_where_nothing_was_compared_nothing_is_said_of_the_database():
-    assert evaluate([advisories_stale, suppression_expired], {}, Config(), NOW, shards(400)) == ()
 
 
 def test_the_checks_say_no_more_than_the_engine_passes_on():

@@ -191,21 +191,17 @@ def bundled_copy_vulnerable(
         )
 
 
-@check(severity=Severity.LOW, duty=Duty.MONITORING, fix="sudo dlvmguard advisories refresh")
-def advisories_stale(
-    _python: PythonEnvironments | Unknown,
-    _debian: Packages | Unknown,
-    _rpm: RpmPackages | Unknown,
-    _contained: Containers | Unknown,
-    advisories: Advisories,
-    moment: Moment,
-) -> Iterator[Finding | Unknown]:
+@check(
+    severity=Severity.LOW,
+    duty=Duty.MONITORING,
+    fix="sudo dlvmguard advisories refresh, with advisories.url set; or install a newer version of dlvmguard",
+)
+def advisories_stale(advisories: Advisories, moment: Moment) -> Iterator[Finding | Unknown]:
     """The advisory database is too old to know of the newest flaws.
 
     Hundreds of flaws become known every week. What came with this version of dlvmguard is as old as the version, and
     is good for the first look alone. After three days it is low, after seven medium; it is used all the same.
     """
-    # The facts are not looked into: where none of them was looked at, nothing was compared with the database.
     for problem in advisories.problems:
         yield Unknown(reason=problem, hint=REFRESH)
     old = sorted((each for each in advisories.shards if moment.now - each.built > _STALE), key=lambda each: each.built)

@@ -295,3 +295,10 @@ class AdvisorySources(Table, frozen=True, kw_only=True):
     shards: Mapping[str, tuple[str, ...]]
     publishers: tuple[AdvisorySource, ...]
     known: tuple[KnownFlaw, ...]
+
+
+class AdvisoryKeys(Table, frozen=True, kw_only=True):
+    """Ed25519 public keys, in base64, whose signature on an advisory database is believed."""
+
+    file: ClassVar[str] = "advisory_keys"
+    keys: tuple[str, ...]

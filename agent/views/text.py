@@ -48,7 +48,10 @@ def hang(console: Console, body: Text | str, *, label: Text | str = "", indent: 
     """Print a label and beside it, ``indent`` columns in, a text that wraps there; no line ends in spaces."""
     text = Text(body) if isinstance(body, str) else body
     lead = Text.assemble("  ", label)
-    lead.pad_right(max(0, indent - lead.cell_len))
+    if lead.cell_len >= indent:
+        console.print(lead, no_wrap=True, overflow="ignore", crop=False)
+        lead = Text()
+    lead.pad_right(indent - lead.cell_len)
     for line in text.wrap(console, max(20, console.width - indent), overflow="fold"):
         line.rstrip()
         console.print(Text.assemble(lead, line), no_wrap=True, overflow="ignore", crop=False)
