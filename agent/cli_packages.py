@@ -10,7 +10,7 @@ import click
 from agent.session import Session, form_option, pass_session
 
 if TYPE_CHECKING:
-    from agent.listing import Listing
+    from agent.views.packages import Listing
 
 INCOMPLETE = 4
 """Nothing as bad as asked for was found, but not everything could be judged."""

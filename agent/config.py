@@ -91,6 +91,9 @@ class PythonSection(Section, frozen=True, kw_only=True):
         int,
         _described("At most this many directories are visited; what is left out is reported.", ge=100, le=5_000_000),
     ] = 100_000
+    seconds: Annotated[
+        float, _described("The search ends after this time; what is left out is reported.", gt=0, le=3600)
+    ] = 60.0
 
 
 class GpuSection(Section, frozen=True, kw_only=True):

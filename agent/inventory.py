@@ -136,9 +136,9 @@ def _conda_owner(distribution: Distribution, conda: dict[str, str]) -> str:
 
 
 def packages(found: Packages, release: str, kernel: str) -> Iterator[Component]:
-    """The Debian packages that are there, on a system of that release (``debian 12``) and kernel, if it is known."""
-    old = {(each.subject, each.version) for each in superseded_kernels(found.packages, kernel)} if kernel else set()
-    return _debs(found.packages, release, "deb", old)
+    """The Debian packages that are there, on a system of that release (``debian 12``) and that kernel, if known."""
+    old = superseded_kernels(found.packages, kernel) if kernel else ()
+    return _debs(found.packages, release, "deb", {(each.subject, each.version) for each in old})
 
 
 def _debs(found: Iterable[Package], release: str, place: str, superseded: _Superseded = ()) -> Iterator[Component]:
@@ -185,8 +185,8 @@ def _deb_left_out(package: Package, superseded: _Superseded) -> str:
 
 def rpm_packages(found: RpmPackages, release: str, kernel: str) -> Iterator[Component]:
     """The packages of rpm, on a system of that release (``rocky 9.4``) under that kernel."""
-    old = {(each.subject, each.evr) for each in superseded_kernel_rpms(found.packages, kernel)} if kernel else set()
-    return _rpms(found.packages, release, "rpm", old)
+    old = superseded_kernel_rpms(found.packages, kernel) if kernel else ()
+    return _rpms(found.packages, release, "rpm", {(each.subject, each.evr) for each in old})
 
 
 def _rpms(found: Iterable[RpmPackage], release: str, place: str, superseded: _Superseded = ()) -> Iterator[Component]:

@@ -6,59 +6,21 @@ import datetime as dt
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from agent import __version__, collect, discovery
+from agent import collect, discovery
 from agent.advisories import database
-from agent.advisories.advisory import Advisories, Shard
-from agent.advisories.matching import Matched, match
+from agent.advisories.advisory import Advisories
+from agent.advisories.matching import match
 from agent.config import Config
 from agent.evaluate import evaluate
 from agent.facts.machine import Machine
-from agent.formats.bill import Bill
 from agent.host import Host
-from agent.inventory import INSTALLED, Component, everything
-from agent.model import Check, Judged, Moment, Outcome, Probe, Unknown, Value
+from agent.inventory import INSTALLED, everything
+from agent.model import Check, Moment, Probe, Unknown
 from agent.state import State
+from agent.views.packages import Listing
 
 TOPIC = "vulnerabilities"
 """The checks that judge what is installed."""
-
-
-class Listing(Value, frozen=True, kw_only=True):
-    """Everything installed, what matches the advisories, and what the checks make of it.
-
-    ``unknowns`` are what of it could not be looked at; what could not be judged stands in ``outcomes``.
-    """
-
-    machine: str
-    taken: dt.datetime
-    components: tuple[Component, ...]
-    matched: Matched
-    outcomes: tuple[Outcome, ...]
-    shards: tuple[Shard, ...]
-    unknowns: tuple[Unknown, ...]
-
-    @property
-    def findings(self) -> tuple[Judged, ...]:
-        """The flaws of packages, worst first; the checks find things about the database besides."""
-        found = (finding for outcome in self.outcomes for finding in outcome.findings if "#" in finding.subject)
-        return tuple(sorted(found, key=lambda each: (each.severity.rank, each.subject)))
-
-    @property
-    def unjudged(self) -> tuple[Unknown, ...]:
-        """What could not be looked at or not be judged, each once."""
-        said = (unknown for outcome in self.outcomes for unknown in outcome.unknowns)
-        return tuple(dict.fromkeys((*self.unknowns, *said)))
-
-    @property
-    def bill(self) -> Bill:
-        """The same as a bill of materials."""
-        return Bill(
-            agent_version=__version__,
-            machine=self.machine,
-            taken=self.taken,
-            components=self.components,
-            unknowns=self.unknowns,
-        )
 
 
 def listing(host: Host, config: Config, state: State, *, show: Callable[[str], None]) -> Listing:

@@ -60,7 +60,7 @@ class MetadataServer:
         # Neither the proxies nor the .netrc of whoever runs this may see or answer the questions.
         session.trust_env = False
         # requests would read the body of a redirect, however long, even where it is not to follow it.
-        session.get_redirect_target = lambda _answer: None  # type: ignore[method-assign]
+        session.get_redirect_target = lambda _answer: None  # type: ignore[assignment, method-assign]
         session.headers.update({"Metadata-Flavor": "Google", "Accept-Encoding": "identity"})
 
     def value(self, key: str) -> str:

@@ -11,8 +11,8 @@ import posixpath
 import re
 from collections.abc import Callable, Iterator, Sequence
 
+from agent.facts.mounts import barrier
 from agent.facts.python import parse_venv
-from agent.facts.python_places import barrier
 from agent.host import Host
 from agent.model import CannotLookError, Value
 

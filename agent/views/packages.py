@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
 from rich.text import Text
 
+from agent import __version__
 from agent.advisories import fixing, versions
-from agent.advisories.matching import Match
+from agent.advisories.advisory import Shard
+from agent.advisories.matching import Match, Matched
+from agent.formats.bill import Bill
 from agent.formats.purl import purl
 from agent.inventory import Component
-from agent.listing import Listing
-from agent.model import Check, Judged
+from agent.model import Check, Judged, Outcome, Unknown, Value
 from agent.views import data
 from agent.views.summary import counted, in_words
 from agent.views.text import STYLE, draw_reasons, hang
@@ -22,6 +25,44 @@ _INDENT = 12
 _DETAILS = 3
 """Flaws of one package that are described one by one."""
 _PLACES = 5
+
+
+class Listing(Value, frozen=True, kw_only=True):
+    """Everything installed, what matches the advisories, and what the checks make of it.
+
+    ``unknowns`` are what of it could not be looked at; what could not be judged stands in ``outcomes``.
+    """
+
+    machine: str
+    taken: dt.datetime
+    components: tuple[Component, ...]
+    matched: Matched
+    outcomes: tuple[Outcome, ...]
+    shards: tuple[Shard, ...]
+    unknowns: tuple[Unknown, ...]
+
+    @property
+    def findings(self) -> tuple[Judged, ...]:
+        """The flaws of packages, worst first; the checks find things about the database besides."""
+        found = (finding for outcome in self.outcomes for finding in outcome.findings if "#" in finding.subject)
+        return tuple(sorted(found, key=lambda each: (each.severity.rank, each.subject)))
+
+    @property
+    def unjudged(self) -> tuple[Unknown, ...]:
+        """What could not be looked at or not be judged, each once."""
+        said = (unknown for outcome in self.outcomes for unknown in outcome.unknowns)
+        return tuple(dict.fromkeys((*self.unknowns, *said)))
+
+    @property
+    def bill(self) -> Bill:
+        """The same as a bill of materials."""
+        return Bill(
+            agent_version=__version__,
+            machine=self.machine,
+            taken=self.taken,
+            components=self.components,
+            unknowns=self.unknowns,
+        )
 
 
 def draw_installed(console: Console, listing: Listing, components: Sequence[Component]) -> None:
