@@ -214,7 +214,7 @@ def config(*entries):
 
 
 def test_an_entry_in_force_is_no_finding():
-    assert list(suppression_expired(config(an_entry()), NOW)) == []
+    assert list(suppression_expired(Vex(), config(an_entry()), NOW)) == []
 
 
 @pytest.mark.parametrize(
@@ -222,7 +222,7 @@ def test_an_entry_in_force_is_no_finding():
     [(dt.date(2026, 11, 22), "which has passed"), (dt.date(2028, 1, 1), "is refused: at most 180 days")],
 )
 def test_an_entry_that_has_expired_or_lasts_too_long_is_a_finding(until, expected):
-    (finding,) = suppression_expired(config(an_entry(until=until)), NOW)
+    (finding,) = suppression_expired(Vex(), config(an_entry(until=until)), NOW)
     assert finding.subject == "suppression:CVE-2025-32434"
     assert expected in finding.detail
 
@@ -268,6 +268,12 @@ def test_malice_is_not_suppressed_by_package_or_place():
     entry = an_entry(id="", package="torch", place="*")
     (finding,) = malicious(torch(), about=malicious_known({("PyPI", "torch"): [BAD]}), suppress=(entry,))
     assert finding.severity is Severity.CRITICAL
+
+
+def test_an_own_package_that_is_called_like_a_malicious_one_is_left_open():
+    mine = torch("0.0.0", built="editable")
+    (unknown,) = malicious(mine, about=malicious_known({("PyPI", "torch"): [BAD]}))
+    assert unknown.scope == f"{VENV}#torch"
 
 
 def test_where_no_list_of_malicious_packages_is_there_it_is_unknown():
@@ -376,6 +382,12 @@ def test_a_database_is_stale_after_three_days_and_worse_after_seven(days, severi
 def test_a_shard_that_cannot_be_used_is_said():
     (unknown,) = advisories_stale(shards(0, problems=("pypi is damaged",)), NOW)
     assert unknown.reason == "pypi is damaged"
+
+
+def test_documents_that_cannot_be_read_are_said(tmp_path):
+    seen = Vex(gaps=(Unknown(reason="/v.json is no document", scope="vex:/v.json"),))
+    (outcome,) = evaluate([suppression_expired], {Vex: Seen(fact=seen, taken=NOW.now)}, Config(), NOW)
+    assert outcome.unknowns == seen.gaps
 
 
 def test_the_checks_say_no_more_than_the_engine_passes_on():

@@ -145,13 +145,15 @@ def package_malicious(  # noqa: PLR0913 -- the parameters of a check are what it
         yield Unknown(reason="no list of malicious packages is on this machine", hint=REFRESH)
     components = [*python_components(python_environments, packages, conda)]
     if isinstance(containers, Containers):
-        components += contained(containers)
+        components += (each for each in contained(containers) if each.ecosystem == "PyPI")
     suppressions = Suppressions(config.advisories.suppress, vex, moment.now)
 
     def about(ecosystem: str, name: str) -> tuple[Advisory, ...]:
         return tuple(each for each in advisories.about(ecosystem, name) if each.malicious)
 
-    for found in match(components, Advisories(advisories.shards, about)).vulnerabilities:
+    matched = match(components, Advisories(advisories.shards, about, problems=advisories.problems))
+    yield from unjudged(matched, "pypi", advisories)
+    for found in matched.vulnerabilities:
         if found.affected:
             yield finding(found, lambda _: None, suppressions, fix=_INCIDENT)
 
@@ -218,12 +220,13 @@ def advisories_stale(advisories: Advisories, moment: Moment) -> Iterator[Finding
 
 
 @check(severity=Severity.LOW, duty=Duty.COMPLIANCE, fix="Fix the flaw, or judge it anew and give a new day.")
-def suppression_expired(config: Config, moment: Moment) -> Iterator[Finding]:
+def suppression_expired(_documents: Vex, config: Config, moment: Moment) -> Iterator[Finding]:
     """A suppressed finding is no longer suppressed: its day has passed, or is too far away.
 
     What somebody answers for is looked at again after half a year at the latest. An entry whose last day has passed
     has no effect, nor has one that would last longer than 180 days: the findings are there again.
     """
+    # Documents name no last day; what of them could not be read is said here.
     today = moment.now.date()
     for entry in config.advisories.suppress:
         evidence: dict[str, Scalar] = {"owner": entry.owner, "until": entry.until.isoformat()}

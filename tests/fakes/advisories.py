@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import datetime as dt
 import functools
-import itertools
-import os
+import lzma
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from agent.advisories import database
 from agent.advisories.advisory import Advisories, Advisory, Range, Shard, Source
-from agent.advisories.versions import NotOrderedError, order
+from agent.facts.python_distributions import normalised
 from tests.fakes.trees import NOW
 
-RECORDS = os.environ.get("DLVMGUARD_PYPI_RECORDS", "")
-"""A file of OSV records about PyPI packages, one JSON object a line."""
+RECORDS = Path(__file__).parents[2] / "release" / "sources" / "pypi.jsonl.xz"
 
 
 def a_shard(ecosystem: str, *, built: dt.datetime = NOW.now, name: str = "", source: str = "a test") -> Shard:
@@ -47,41 +46,16 @@ def known(about: Mapping[tuple[str, str], Iterable[Advisory]], *others: str, **m
 
 @functools.cache
 def records() -> tuple[Mapping[str, Any], ...]:
-    """The published records about PyPI packages, as OSV writes them; none where they are not there."""
-    if not RECORDS:
-        return ()
-    return tuple(msgspec.json.decode(line) for line in Path(RECORDS).read_bytes().splitlines())
+    """The published records about Python packages that stand, as OSV writes them, of which the snapshot is made."""
+    lines = lzma.decompress(RECORDS.read_bytes()).splitlines()
+    found = (msgspec.json.decode(line) for line in lines)
+    return tuple(each for each in found if not each.get("withdrawn"))
 
 
-def of_record(record: Mapping[str, Any], affected: Mapping[str, Any]) -> Advisory:
-    """What a record says about one package, with its bounds as they stand there."""
-    ranges = [each for each in affected.get("ranges", ()) if each["type"] == "ECOSYSTEM"]
-    return Advisory(
-        id=record["id"],
-        ids=(record["id"], *record.get("aliases", ())),
-        ranges=tuple(itertools.chain.from_iterable(_ranges(each["events"]) for each in ranges)),
-        versions=() if ranges else tuple(affected.get("versions", ())),
-    )
-
-
-def _ranges(events: Iterable[Mapping[str, str]]) -> Iterable[Range]:
-    """What an event begins ends at the next end; of several ends the nearest counts."""
-    introduced: str | None = None
-    for event in sorted(events, key=_place):
-        kind, version = next(iter(event.items()))
-        if kind == "introduced":
-            introduced = version if introduced is None else introduced
-        elif introduced is not None:
-            yield Range(introduced=introduced, **{kind: version})
-            introduced = None
-    if introduced is not None:
-        yield Range(introduced=introduced)
-
-
-def _place(event: Mapping[str, str]) -> tuple[bool, Any]:
-    """The order of events; what is no version comes last, and in the order in which it was written."""
-    version = next(iter(event.values()))
-    try:
-        return (False, order("PyPI", version) if version != "0" else order("PyPI", "0.dev0"))
-    except NotOrderedError:
-        return (True, 0)
+@functools.cache
+def shipped() -> Mapping[str, Mapping[str, Advisory]]:
+    """What the database that ships with the program says of each of their packages, by the id of the record."""
+    names = {affected["package"]["name"] for record in records() for affected in record["affected"]}
+    with database.opened(None) as advisories:
+        about = {name: advisories.about("PyPI", normalised(name)) for name in names}
+    return {name: {each: advisory for advisory in said for each in advisory.ids} for name, said in about.items()}
