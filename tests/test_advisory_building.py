@@ -137,7 +137,7 @@ def test_a_table_of_another_form_is_said_and_not_taken(tmp_path):
         Advisories([shard], lambda _ecosystem, _name: ()).table(NvidiaBulletins)
     path = tmp_path / "bulletins.toml"
     path.write_text("bulletins = 7\n")
-    with pytest.raises(BuildError, match="bulletins.toml"):
+    with pytest.raises(BuildError, match=r"bulletins\.toml"):
         bulletins(str(path))
 
 

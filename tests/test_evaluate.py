@@ -179,6 +179,6 @@ def test_a_newer_edition_of_a_table_stands_and_an_older_one_does_not():
             sources=(),
             tables={OperatingSystems.file: edition},
         )
-        seen = {Doors: Seen(fact=Doors(), taken=NOW.now)}
-        (outcome,) = evaluate([dated], seen, Config(), NOW, Advisories([shard], lambda _ecosystem, _name: ()))
+        known = Advisories([shard], lambda _ecosystem, _name: ())
+        (outcome,) = evaluate([dated], {Doors: Seen(fact=Doors(), taken=NOW.now)}, Config(), NOW, known)
         assert [each.detail for each in outcome.findings] == [expected]
