@@ -80,14 +80,13 @@ def gpu_library_second(libraries: GpuLibraries) -> Iterator[Finding]:
     the driver's. That is how a falsified one gets in without touching the real one; left-overs of an old
     installation do the same by accident. Libraries for 32-bit programs are not counted.
     """
-    first, *others = [each for each in libraries.libraries if each.is_for_nvml and each.bits != 32] or [None]  # noqa: PLR2004 -- bits
-    for each in others:
-        if first and each and each.path != first.path:
-            yield Finding(
-                subject=each.path,
-                detail=f"{each.names[0]} leads to {each.path}, besides {first.path}",
-                evidence={"version": each.version, "first": first.path},
-            )
+    found = [each for each in libraries.libraries if each.is_for_nvml and each.bits != 32]  # noqa: PLR2004 -- bits
+    for each in found[1:]:
+        yield Finding(
+            subject=each.path,
+            detail=f"{each.names[0]} leads to {each.path}, besides {found[0].path}",
+            evidence={"version": each.version, "first": found[0].path},
+        )
 
 
 @check(severity=Severity.MEDIUM, duty=Duty.MONITORING, fix=f"If nobody knows what it is for, remove it from {PRELOAD}.")

@@ -12,7 +12,7 @@ from agent.facts.gpu_libraries import GpuLibraries
 from agent.facts.gpu_module import GpuModule
 from agent.facts.nvidia_container_toolkit import CONFIGURATION, SUBJECT
 from agent.facts.nvidia_software import NvidiaSoftware
-from agent.model import Duty, Finding, Severity, check
+from agent.model import Duty, Finding, Scalar, Severity, check
 
 _OTHERS_READ, _OTHERS_WRITE = 0o004, 0o002
 _SEVERAL = 3
@@ -90,7 +90,7 @@ def module_signing_key(module: GpuModule) -> Iterator[Finding]:
     while Secure Boot is on: then whoever becomes root can sign what Secure Boot should keep out.
     """
     for key in module.keys:
-        evidence = {"owner": key.owner, "group": key.group, "mode": f"{key.mode:04o}"}
+        evidence: dict[str, Scalar] = {"owner": key.owner, "group": key.group, "mode": f"{key.mode:04o}"}
         if not key.is_private:
             yield Finding(subject=key.path, detail=f"{key.path} can be read by others than root", evidence=evidence)
         elif module.secure_boot:
@@ -99,7 +99,7 @@ def module_signing_key(module: GpuModule) -> Iterator[Finding]:
                 detail=f"{key.path} lies here while Secure Boot is on",
                 evidence=evidence,
                 severity=Severity.INFO,
-                fix="Use the distribution's signed driver modules; then remove the key, and with mokutil its enrolment.",
+                fix="Use the distribution's signed driver modules; then remove the key, with mokutil its enrolment.",
             )
 
 
@@ -244,8 +244,8 @@ def nvidia_container_toolkit_runs_image(software: NvidiaSoftware) -> Iterator[Fi
     """NVIDIA's container toolkit is told to run a program of the image as root.
 
     Without the @ before its path ldconfig is taken from the container, while the container is still being set up
-    (CVE-2024-0136, CVE-2024-0137). Toolkits from 1.17.1 on refuse to start containers so, unless they are told
-    allow-ldconfig-from-container, which makes it an open door.
+    (CVE-2024-0136, CVE-2024-0137). Newer toolkits refuse to start containers so, unless they are told
+    allow-ldconfig-from-container, which opens the door again.
     """
     if software.toolkit and software.toolkit.container_ldconfig:
         yield Finding(
