@@ -103,7 +103,17 @@ def test_what_cannot_be_read_as_a_library_is_a_gap_of_its_place(tmp_path, kind):
             file.truncate(10 << 30)
     seen = looked(host)
     assert seen.libraries == ()
-    assert {gap.scope.startswith(f"{DIRECTORY}/libnvidia-ml.so") for gap in seen.gaps} == {True}
+    assert seen.gaps
+    assert all(gap.covers(FILE) for gap in seen.gaps)
+
+
+@pytest.mark.parametrize(
+    "path", ["/etc/ld.so.preload", "/etc/ld.so.conf.d/own.conf", "/var/lib/dpkg/info/libcuda1.md5sums"]
+)
+def test_where_it_is_not_known_which_libraries_there_are_nothing_is_known_of_any(tmp_path, path):
+    host = plant(tmp_path, {**INSTALLED, **PACKAGED})
+    os.mkfifo(tmp_path / path.lstrip("/"))
+    assert [gap.scope for gap in looked(host).gaps] == [""]
 
 
 def test_a_name_that_does_not_print_is_shown_safely(tmp_path):

@@ -147,7 +147,7 @@ def test_a_module_that_is_a_pipe_and_settings_that_are_one_are_gaps(tmp_path):
     os.mkfifo(tmp_path / "etc/modprobe.d/nvidia.conf")
     seen = gpu_module_state(host, Config())
     assert [gap.reason.rpartition(" is ")[2] for gap in seen.gaps] == ["not a regular file"] * 2
-    assert {gap.scope for gap in seen.gaps} == {"nvidia-driver"}
+    assert {gap.scope for gap in seen.gaps} == {"/lib/modules", "/etc/modprobe.d/nvidia.conf"}
 
 
 def test_parameters_come_with_where_they_are_set_and_nothing_else_of_those_files(tmp_path):
@@ -241,7 +241,13 @@ def test_the_ways_past_the_driver(tmp_path):
 @pytest.mark.parametrize("content", ["[", '{"default-runtime": 3}', "\0", "[" * 100_000])
 def test_settings_of_docker_that_are_none_are_a_gap(tmp_path, content):
     seen = access(tmp_path, {"/etc/docker/daemon.json": content})
-    assert [gap.scope for gap in seen.gaps] == ["/etc/docker/daemon.json"]
+    assert [gap.scope for gap in seen.gaps] == ["nvidia-container-toolkit"]
+
+
+def test_firmware_that_cannot_be_read_leaves_all_open_that_it_decides(tmp_path):
+    seen = module(tmp_path, {f"{EFI}/SecureBoot-{GLOBAL}/": ""})
+    assert seen.secure_boot is None
+    assert [gap.scope for gap in seen.gaps] == [""]
 
 
 def test_mps_counts_when_something_waits_there(tmp_path):

@@ -47,10 +47,8 @@ DIRECTORY = "/usr/lib/x86_64-linux-gnu"
 VERSION = "580.178.04"
 CONFIG = Config()
 UUID = "GPU-00000000-0000-4000-8000-000000000000"
-GPU = Gpu(
-    **{name: Refused(error="NOT_SUPPORTED") for name in Gpu.__struct_fields__}
-    | {"index": 0, "uuid": UUID, "address": "0000:00:04.0"}
-)
+NOTHING_SAID: dict[str, Any] = dict.fromkeys(Gpu.__struct_fields__, Refused(error="NOT_SUPPORTED"))
+GPU = Gpu(**{**NOTHING_SAID, "index": 0, "uuid": UUID, "address": "0000:00:04.0"})
 KEY = "/var/lib/shim-signed/mok/MOK.priv"
 
 

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 
 import msgspec
 
-from agent.facts.gpu import parse_fields
+from agent.facts.gpu import DRIVER_SUBJECT, parse_fields
 from agent.facts.gpu_files import TrustedFile, first_root, trusted
-from agent.facts.nvidia_container_toolkit import CONFIGURATION, SPECIFICATIONS
-from agent.host import MEBIBYTE, Host, shown
+from agent.facts.nvidia_container_toolkit import CONFIGURATION, SPECIFICATIONS, SUBJECT
+from agent.host import Host, shown
 from agent.model import AbsentError, CannotLookError, Fact, Unknown
 
 MPS = "/tmp/nvidia-mps"  # noqa: S108 -- looked at, never written: https://docs.nvidia.com/deploy/mps/index.html
@@ -65,13 +65,14 @@ def look(host: Host) -> GpuAccess:
     )
 
 
-def _read(host: Host, path: str, gaps: list[Unknown]) -> bytes:
+def _read(host: Host, path: str, gaps: list[Unknown], *, scope: str) -> bytes:
+    """A file, which may be missing; where it cannot be read nothing is known of ``scope``."""
     try:
         return host.read(path)
     except AbsentError:
         return b""
     except CannotLookError as error:
-        gaps.append(Unknown(reason=error.reason, hint=error.hint, scope=shown(path)))
+        gaps.append(Unknown(reason=error.reason, hint=error.hint, scope=scope))
         return b""
 
 
@@ -92,17 +93,23 @@ def _specifications(host: Host, gaps: list[Unknown]) -> Iterator[str]:
 def _mps(host: Host, gaps: list[Unknown]) -> TrustedFile | None:
     """The directory, or a link in its place, if something waits for clients there; links are not followed."""
     root = first_root(host)
-    found = trusted(host, f"{root}{MPS}", gaps, follow=False)
-    if not found or not trusted(host, f"{root}{MPS}/control", gaps, follow=False):
+    try:
+        seen = host.stat(f"{root}{MPS}", follow=False)
+        host.stat(f"{root}{MPS}/control", follow=False)
+    except AbsentError:
         return None
-    is_link = stat.S_ISLNK(host.stat(f"{root}{MPS}", follow=False).st_mode)
-    return TrustedFile(path=MPS, owner=found.owner, group=found.group, mode=0o700 if is_link else found.mode)
+    except CannotLookError as error:
+        gaps.append(Unknown(reason=error.reason, hint=error.hint, scope=MPS))
+        return None
+    # Whatever the mode of a link says, who owns it decides in /tmp.
+    mode = 0o700 if stat.S_ISLNK(seen.st_mode) else stat.S_IMODE(seen.st_mode)
+    return TrustedFile(path=MPS, owner=seen.st_uid, group=seen.st_gid, mode=mode)
 
 
 def _managing(host: Host, gaps: list[Unknown]) -> Iterator[str]:
     for name in _CAPABILITIES:
-        text = _read(host, f"/proc/driver/nvidia/capabilities/{name}", gaps).decode("utf-8", "replace")
-        minor = parse_fields(text).get("DeviceFileMinor", "")
+        content = _read(host, f"/proc/driver/nvidia/capabilities/{name}", gaps, scope="/dev/nvidia-caps")
+        minor = parse_fields(content.decode("utf-8", "replace")).get("DeviceFileMinor", "")
         if re.fullmatch(r"\d{1,8}", minor, re.ASCII):
             yield f"/dev/nvidia-caps/nvidia-cap{minor}"
 
@@ -112,16 +119,16 @@ class _Docker(msgspec.Struct, rename="kebab"):
 
 
 def _default_runtime(host: Host, gaps: list[Unknown]) -> str:
-    content = _read(host, DOCKER, gaps)
+    content = _read(host, DOCKER, gaps, scope=SUBJECT)
     try:
         return shown(msgspec.json.decode(content, type=_Docker).default_runtime) if content.strip() else ""
     except (msgspec.DecodeError, ValueError, RecursionError):
-        gaps.append(Unknown(reason=f"{DOCKER} is not a configuration of Docker", scope=DOCKER))
+        gaps.append(Unknown(reason=f"{DOCKER} is not a configuration of Docker", scope=SUBJECT))
         return ""
 
 
 def _people(host: Host, gaps: list[Unknown]) -> int:
-    return count_people(_read(host, "/etc/passwd", gaps)[:MEBIBYTE])
+    return count_people(_read(host, "/etc/passwd", gaps, scope=DRIVER_SUBJECT))
 
 
 def count_people(content: bytes) -> int:

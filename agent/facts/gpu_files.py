@@ -38,10 +38,10 @@ class TrustedFile(Value, frozen=True, kw_only=True):
         return not (self.owner or self.mode & stat.S_IROTH or (self.mode & stat.S_IRGRP and self.group))
 
 
-def trusted(host: Host, path: str, gaps: list[Unknown], *, follow: bool = True) -> TrustedFile | None:
-    """Who may change what a path leads to; None where there is nothing, or where that is a gap."""
+def trusted(host: Host, path: str, gaps: list[Unknown], *, root: str = "", follow: bool = True) -> TrustedFile | None:
+    """Who may change what a path, below ``root``, leads to; None where there is nothing, or where that is a gap."""
     try:
-        seen = host.stat(path, follow=follow)
+        seen = host.stat(f"{root}{path}", follow=follow)
     except AbsentError:
         return None
     except CannotLookError as error:

@@ -79,7 +79,7 @@ def look(host: Host, earlier: GpuLibraries | None) -> GpuLibraries:
         with _gap_at(path, gaps):
             libraries.append(_library(host, path, found, packaged.get(path, ("", "")), known.get(shown(path))))
     preloaded = _preloaded(host, gaps)
-    places = {*names, *(posixpath.dirname(name) for found in names.values() for name in found)}
+    places = {*names, *(posixpath.dirname(name) for path, found in names.items() for name in (path, *found))}
     places |= {PRELOAD, CONFIGURATION, *(path for path in preloaded if path.startswith("/"))}
     return GpuLibraries(
         libraries=tuple(libraries),
@@ -90,14 +90,17 @@ def look(host: Host, earlier: GpuLibraries | None) -> GpuLibraries:
 
 
 @contextlib.contextmanager
-def _gap_at(path: str, gaps: list[Unknown]) -> Iterator[None]:
-    """What is not there is nothing; what cannot be seen is a gap."""
+def _gap_at(scope: str, gaps: list[Unknown]) -> Iterator[None]:
+    """What is not there is nothing; what cannot be seen is a gap, and nothing is known of ``scope``.
+
+    That is what a library is, never only how it is reached; and all of them where it is not known which there are.
+    """
     try:
         yield
     except AbsentError:
         pass
     except CannotLookError as error:
-        gaps.append(Unknown(reason=error.reason, hint=error.hint, scope=shown(path)))
+        gaps.append(Unknown(reason=error.reason, hint=error.hint, scope=shown(scope)))
 
 
 def parse_configuration(text: str) -> tuple[list[str], list[str]]:
@@ -136,20 +139,20 @@ def _configured(host: Host, gaps: list[Unknown]) -> list[str]:
     """The directories that are written down, in order. Files that included ones include are not followed."""
     found: list[str] = []
     included: list[str] = []
-    with _gap_at(CONFIGURATION, gaps):
+    with _gap_at("", gaps):
         found, included = parse_configuration(host.text(CONFIGURATION, limit=65536))
     for pattern in included:
         directory, name = posixpath.split(posixpath.join("/etc", pattern))
-        with _gap_at(directory, gaps):
+        with _gap_at("", gaps):
             for entry in host.entries(directory, limit=_MANY):
                 if fnmatchcase(entry.name, name):
-                    with _gap_at(entry.path, gaps):
+                    with _gap_at("", gaps):
                         found += parse_configuration(host.text(entry.path, limit=65536))[0]
     return found[:_MANY]
 
 
 def _follow(host: Host, name: str, names: dict[str, list[str]], gaps: list[Unknown]) -> None:
-    with _gap_at(name, gaps):
+    with _gap_at(posixpath.dirname(name), gaps):
         names.setdefault(host.resolve(name), []).append(name)
 
 
@@ -198,10 +201,10 @@ def parse_sums(content: bytes) -> dict[str, str]:
 def _packaged(host: Host, gaps: list[Unknown]) -> dict[str, tuple[str, str]]:
     """Package and MD5 of each library that a Debian package brought."""
     found: dict[str, tuple[str, str]] = {}
-    with _gap_at(_DPKG, gaps):
+    with _gap_at("", gaps):
         for entry in host.entries(_DPKG):
             if package := _PACKAGES.fullmatch(entry.name):
-                with _gap_at(entry.path, gaps):
+                with _gap_at("", gaps):
                     sums = parse_sums(host.read(entry.path, limit=4 * MEBIBYTE))
                     found.update((path, (shown(package[1]), digest)) for path, digest in sums.items())
     return found
@@ -209,7 +212,7 @@ def _packaged(host: Host, gaps: list[Unknown]) -> dict[str, tuple[str, str]]:
 
 def _preloaded(host: Host, gaps: list[Unknown]) -> list[str]:
     """What is loaded into every program, parted by blanks or colons."""
-    with _gap_at(PRELOAD, gaps):
+    with _gap_at("", gaps):
         lines = (line.partition("#")[0] for line in host.text(PRELOAD, limit=65536).splitlines())
         return [path for line in lines for path in re.split(r"[\s:]+", line) if path][:_MANY]
     return []

@@ -85,8 +85,7 @@ def look(host: Host) -> GpuModule:
     paths = sorted({each.place for each in settings if each.place.startswith("/etc/")})
     files = [trusted(host, path, gaps) for path in paths]
     if file:
-        seen = trusted(host, f"{first_root(host)}{file.path}", gaps)
-        files.append(seen and TrustedFile(path=file.path, owner=seen.owner, group=seen.group, mode=seen.mode))
+        files.append(trusted(host, file.path, gaps, root=first_root(host)))
     keys = [trusted(host, path, gaps) for path in _KEYS]
     lockdown = _LOCKDOWN.search(_line(host, "/sys/kernel/security/lockdown", gaps))
     return GpuModule(
@@ -104,18 +103,19 @@ def look(host: Host) -> GpuModule:
     )
 
 
-def _gap(error: CannotLookError) -> Unknown:
-    return Unknown(reason=error.reason, hint=error.hint, scope=DRIVER_SUBJECT)
+def _gap(error: CannotLookError, scope: str) -> Unknown:
+    """``scope`` is what nothing can be said about: it may be more than the place that could not be read."""
+    return Unknown(reason=error.reason, hint=error.hint, scope=scope)
 
 
-def _line(host: Host, path: str, gaps: list[Unknown]) -> str:
-    """One value of the kernel's; empty where it has no such file."""
+def _line(host: Host, path: str, gaps: list[Unknown], *, scope: str = DRIVER_SUBJECT) -> str:
+    """A short file, as the values of the kernel's; empty where it has no such file."""
     try:
         return host.line(path)
     except AbsentError:
         return ""
     except CannotLookError as error:
-        gaps.append(_gap(error))
+        gaps.append(_gap(error, scope))
         return ""
 
 
@@ -134,7 +134,7 @@ def _firmware(host: Host, name: str, gaps: list[Unknown]) -> bool | None:
     except AbsentError:
         return False
     except CannotLookError as error:
-        gaps.append(_gap(error))
+        gaps.append(_gap(error, ""))
         return None
 
 
@@ -151,7 +151,7 @@ def _file(host: Host, gaps: list[Unknown]) -> ModuleFile | None:
     except AbsentError:
         return None
     except CannotLookError as error:
-        gaps.append(_gap(error))
+        gaps.append(_gap(error, "/lib/modules"))
         return None
     return ModuleFile(path=shown(path), signed=file.signed, signer=file.signer)
 
@@ -162,7 +162,7 @@ def _parameters(host: Host, gaps: list[Unknown]) -> dict[str, str]:
     except AbsentError:
         return {}
     except CannotLookError as error:
-        gaps.append(_gap(error))
+        gaps.append(_gap(error, DRIVER_SUBJECT))
         return {}
     return {name: shown(fields[name].strip('"'))[:_LONGEST] for name in _PARAMETERS if name in fields}
 
@@ -174,10 +174,10 @@ def _settings(host: Host, gaps: list[Unknown]) -> Iterator[Setting]:
         except AbsentError:
             continue
         except CannotLookError as error:
-            gaps.append(_gap(error))
+            gaps.append(_gap(error, directory))
             continue
         for path in paths:
-            text = _line(host, path, gaps)
+            text = _line(host, path, gaps, scope=shown(path))
             if "nvidia" in text:
                 yield from parse_settings(text, shown(path))
     yield from parse_arguments(_line(host, "/proc/cmdline", gaps))
