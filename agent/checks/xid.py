@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import re
 from collections.abc import Callable, Iterator, Sequence
 
@@ -147,7 +148,9 @@ def _needing(errors: GpuErrors, codes: XidCodes, need: str) -> Iterator[Finding 
         sick = [error for error in found if error.kind in {"reset", "host"}]
         needs = {error.kind for error in sick} | ({action.need} if action else set())
         if need in needs and (need == "host" or "host" not in needs):
-            yield _finding(card.key, _called(card), sick, action=action)
+            decisive = [error for error in sick if error.kind == need]
+            fix = _worst_first(decisive)[0].fix if decisive else action.fix if action else ""
+            yield _finding(card.key, _called(card), sick, fix=fix, action=action)
 
 
 def _of_kind(errors: GpuErrors, codes: XidCodes, belongs: Callable[[_Error], bool]) -> Iterator[Finding]:
@@ -199,11 +202,21 @@ def _link(seen: DeviceError, reasons: Sequence[LinkReason]) -> str:
     return ", ".join(filter(None, (seen.part, f"link {seen.link}" if seen.link is not None else "", why)))
 
 
+def _worst_first(found: Sequence[_Error]) -> list[_Error]:
+    return sorted(found, key=lambda error: (error.severity.rank, error.kind != "host", error.seen.code))
+
+
 def _finding(
-    subject: str, called: str, found: Sequence[_Error], *, action: RecoveryAction | None = None, name: str = "Xid"
+    subject: str,
+    called: str,
+    found: Sequence[_Error],
+    *,
+    fix: str | None = None,
+    action: RecoveryAction | None = None,
+    name: str = "Xid",
 ) -> Finding:
     """One finding of all that was reported. How often is told in powers of two, or a flood would change it for ever."""
-    worst = sorted(found, key=lambda error: (error.severity.rank, error.kind != "host", error.seen.code))
+    worst = _worst_first(found)
     said = [_said(error, name) for error in worst[:_SHOWN]]
     if len(worst) > _SHOWN:
         said.append(f"{len(worst) - _SHOWN} other kinds of errors")
@@ -214,25 +227,25 @@ def _finding(
             "first_seconds_after_boot": min(error.seen.first for error in worst) // 1_000_000,
             "at_least": _at_least(sum(error.seen.count for error in worst)),
         }
-    if action and action.need != "none":
+    if action:
         said.append(f"the driver asks for {action.meaning}")
         evidence["recovery_action"] = action.number
-    decisive = action.fix if action and action.fix else ""
     return Finding(
         subject=subject,
         detail=f"{called}: {'; '.join(said)}",
         evidence=evidence,
-        severity=None if action and action.need != "none" else worst[0].severity,
-        fix=decisive or (worst[0].fix if worst else ""),
+        severity=None if action else worst[0].severity,
+        fix=worst[0].fix if fix is None else fix,
     )
 
 
 def _said(error: _Error, name: str) -> str:
     seen = error.seen
     times = f", {_at_least(seen.count)} times or more" if seen.count > 1 else ""
-    minutes = seen.first // 60_000_000
     by = f", by {', '.join(seen.processes)}" if seen.processes else ""
-    return f"{name} {seen.code} ({error.meaning}) since minute {minutes} after the boot{times}{by}"
+    # Without seconds. The time of the day is not told: by the clock, the boot itself was not always at the same time.
+    since = str(dt.timedelta(minutes=seen.first // 60_000_000))[:-3]
+    return f"{name} {seen.code} ({error.meaning}) first {since} h after the boot{times}{by}"
 
 
 def _at_least(count: int) -> int:

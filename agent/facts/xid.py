@@ -29,6 +29,7 @@ _MOST_NAMES = 4
 """A GPU that fails for many processes is no better known by more of their names."""
 _LOADING = 10_000_000
 """The driver says that it is loaded after it looked at its GPUs; errors of these microseconds before are from then."""
+_UUID = re.compile(r"GPU-[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
 
 
 class DeviceError(Value, frozen=True, kw_only=True):
@@ -234,9 +235,9 @@ def _vendor(host: Host, path: str) -> str:
 
 def _missed(account: _Account) -> Iterator[Unknown]:
     if account.complete_from:
-        minutes = account.complete_from // 60_000_000
+        minutes = account.complete_from // 60_000_000 + 1
         yield Unknown(
-            reason=f"GPU errors before minute {minutes} after the boot: the kernel's log no longer holds all until then",
+            reason=f"GPU errors of the first {minutes} minutes after the boot: the kernel's log was overwritten",
             hint="Only a restart begins a new log; sudo journalctl -k may still have the old records.",
             scope=LOG_SUBJECT,
         )
@@ -260,6 +261,3 @@ def _cards(host: Host, addresses: Iterable[str], known: GpuErrors | None) -> Ite
             uuid=uuid if _UUID.fullmatch(uuid) else before.uuid,
             model=before.model or shown(fields.get("Model", ""))[:64],
         )
-
-
-_UUID = re.compile(r"GPU-[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)

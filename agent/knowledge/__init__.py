@@ -129,11 +129,11 @@ class XidRule(Value, frozen=True, kw_only=True):
 
 
 class RecoveryAction(Value, frozen=True, kw_only=True):
-    """What the driver asks for with Xid 154, by its number."""
+    """What the driver asks for with Xid 154, by its number; 0 is nothing."""
 
     number: int
     meaning: str
-    need: Literal["none", "reset", "host"]
+    need: Literal["reset", "host"]
     fix: str = ""
 
 
