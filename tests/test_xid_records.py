@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import uuid
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.facts.xid_records import Record, Report, is_loading, parse_record, parse_report
+from agent.facts.xid_records import PROVOKING, Record, Report, is_loading, parse_record, parse_report
 from agent.host import Host
 from agent.model import AbsentError, CannotLookError
 from tests.fakes.kernel_log import LOADED, escaped, record
@@ -126,6 +127,7 @@ ADDRESS = "0000:05:00.0"
 )
 def test_a_report_is_read(text, expected):
     assert parse_report(text) == expected
+    assert re.search(PROVOKING, escaped(text).decode())
 
 
 @pytest.mark.parametrize(
@@ -189,14 +191,14 @@ def test_what_a_gpu_needs_is_read_from_xid_154(text, action):
 )
 def test_that_the_driver_was_loaded_is_seen(text, expected):
     assert is_loading(text) is expected
+    assert bool(re.search(PROVOKING, text)) is expected
 
 
 @settings(max_examples=50)
 @given(st.text(max_size=16), st.integers(0, 999))
 def test_no_name_of_a_process_changes_which_error_of_which_gpu_it_is(name, code):
-    raw = escaped(f"NVRM: Xid (PCI:0000:05:00): {code}, pid=1, name=".encode().decode())
-    raw += escaped(name.encode("utf-8", "replace").decode()) + b", the rest"
-    seen = parse_record(b"3,1,2,-;" + raw)
+    name = name.encode("utf-8", "replace").decode()
+    seen = parse_record(b"3,1,2,-;" + escaped(f"NVRM: Xid (PCI:0000:05:00): {code}, pid=1, name={name}, the rest"))
     assert seen is not None
     report = parse_report(seen.text)
     assert report is not None
@@ -244,10 +246,11 @@ def own_log():
 
 
 def test_the_log_of_this_machine_is_read_to_its_end_and_begins_anew_each_time(own_log):
-    first, second = (list(map(parse_record, own_log.kernel_log(limit=64 << 20))) for _ in range(2))
-    assert first
-    assert None not in first
-    assert [each.sequence for each in second if each][: len(first) // 2] != []
+    first, second = (
+        [each.sequence for raw in own_log.kernel_log(limit=64 << 20) if (each := parse_record(raw))] for _ in range(2)
+    )
+    assert first == sorted(set(first))
+    assert first[0] <= second[0] <= first[-1] <= second[-1]
 
 
 def test_what_root_writes_into_the_log_is_not_taken_for_the_kernels(own_log):
