@@ -16,6 +16,7 @@ import click
 
 from agent import __version__
 from agent.cli_advisories import advisories
+from agent.cli_gpu import gpu
 from agent.config import ConfigError
 from agent.model import CannotLookError, Severity
 from agent.session import Session, Suggesting, form_option, near, pass_session
@@ -245,6 +246,7 @@ def config_reference() -> None:
 
 
 cli.add_command(advisories)
+cli.add_command(gpu)
 
 
 def main(words: list[str] | None = None) -> NoReturn:

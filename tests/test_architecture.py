@@ -41,7 +41,7 @@ ORDER = (
     ("agent.ship",),
     ("agent.report",),
     ("agent.session",),
-    ("agent.cli_advisories",),
+    ("agent.cli_advisories", "agent.cli_gpu"),
     ("agent.cli",),
 )
 """From left to right: a module may import its own room and what stands before it."""
