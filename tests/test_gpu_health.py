@@ -6,12 +6,13 @@ import pytest
 
 from agent import discovery
 from agent.checks.gpu_health import gpu_fabric_unhealthy, gpu_nvlink_down, gpu_nvlink_errors, nvidia_driver_hung
+from agent.collect import collect
 from agent.config import Config, GpuSection
 from agent.evaluate import evaluate
 from agent.facts.gpu import Driver, Gpus, Module, gpus
 from agent.facts.gpu_samples import GpuSamples, gpu_samples
 from agent.facts.nvml import Fabric, NvLink
-from agent.model import Finding, Seen, Unknown
+from agent.model import Fact, Finding, Seen, Unknown
 from tests.fakes import nvml
 from tests.fakes.gpus import NOT_SUPPORTED, a_well_gpu, refusing
 from tests.fakes.nvml import H100, PROFILES, machine, uuid
@@ -51,7 +52,11 @@ def test_no_gpu_and_gpus_that_are_well_or_silent_are_quiet(check, gpus):
 def test_a_machine_as_it_comes_has_nothing_to_show(tmp_path, profile):
     host = machine(tmp_path, [PROFILES[profile]] * 2, confidential="0,0,0")
     driver = Driver(module=Module(version=nvml.VERSION, flavour="open"))
-    looks = {Driver: driver, Gpus: gpus(host, CONFIG), GpuSamples: gpu_samples(host, CONFIG, None)}
+    looks: dict[type[Fact], Fact] = {
+        Driver: driver,
+        Gpus: gpus(host, CONFIG),
+        GpuSamples: gpu_samples(host, CONFIG, None),
+    }
     facts = {kind: Seen(fact=fact, taken=NOW.now) for kind, fact in looks.items()}
     judged = evaluate(discovery.checks(), facts, CONFIG, NOW)
     health = [each for each in judged if each.check in CHECKS or each.check.startswith("gpu-")]
@@ -129,8 +134,6 @@ def test_a_driver_that_gives_no_answer_has_hung_and_one_that_cannot_be_asked_is_
 def test_what_the_probe_says_of_a_driver_that_hangs_is_what_the_check_looks_for(tmp_path):
     quick = Config(gpu=GpuSection(library=nvml.LIBRARY, deadline_seconds=1.0))
     host = machine(tmp_path, [H100], nvmlDeviceGetVbiosVersion="hang")
-    from agent.collect import collect
-
     (look,) = collect([each for each in discovery.probes() if each.fact is Gpus], host, quick)
     assert isinstance(look.fact, Unknown)
     (finding,) = nvidia_driver_hung(LOADED, look.fact)

@@ -19,7 +19,7 @@ from agent.checks.gpu_settings import (
 from agent.facts.gpu import Driver, Gpus, Module
 from agent.facts.gpu_samples import GpuSamples, Loaded
 from agent.facts.nvml import Confidential, Refused
-from agent.model import Severity
+from agent.model import Fact, Severity
 from tests.fakes.gpus import NOT_SUPPORTED, a_well_gpu, refusing
 from tests.fakes.nvml import uuid
 
@@ -43,7 +43,7 @@ def test_a_gpu_that_is_well_and_one_that_says_nothing_are_quiet():
                  Gpus(gpus=(refusing("GPU_IS_LOST"),))):  # fmt: skip
         for check in discovery.checks():
             if check.topic == "gpu_settings":
-                facts = {Gpus: gpus, GpuSamples: at_work(FULL, FULL), Driver: OPEN}
+                facts: dict[type, Fact] = {Gpus: gpus, GpuSamples: at_work(FULL, FULL), Driver: OPEN}
                 assert list(check(**{name: facts[kind] for name, kind in check.needs.items()})) == []
 
 

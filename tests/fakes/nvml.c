@@ -96,6 +96,7 @@ FUNCTION nvmlDeviceGetHandleByIndex_v2(unsigned index, void **device) {
     *device = (void *)(intptr_t)(index + 1);
     return OK;
 }
+FUNCTION nvmlDeviceGetIndex(void *device, unsigned *index) { FAULT(GPU(device)); *index = (unsigned)GPU(device); return OK; }
 FUNCTION nvmlDeviceGetName(void *device, char *buffer, unsigned size) { FAULT(GPU(device)); return text(GPU(device), "name", buffer, size); }
 FUNCTION nvmlDeviceGetUUID(void *device, char *buffer, unsigned size) { FAULT(GPU(device)); return text(GPU(device), "uuid", buffer, size); }
 FUNCTION nvmlDeviceGetPciInfo_v3(void *device, Pci *pci) {
@@ -208,6 +209,8 @@ ONE(nvmlDeviceGetComputeMode, int, "computemode")
 ONE(nvmlDeviceGetAccountingMode, int, "accounting")
 ONE(nvmlDeviceGetDisplayActive, int, "display")
 ONE(nvmlDeviceGetVirtualizationMode, uint64_t, "virtualisation")
+TWO(nvmlDeviceGetEncoderUtilization, "encoder")
+TWO(nvmlDeviceGetDecoderUtilization, "decoder")
 TWO(nvmlDeviceGetGspFirmwareMode, "gsp")
 FUNCTION nvmlDeviceGetGspFirmwareVersion(void *device, char *buffer) { FAULT(GPU(device)); return text(GPU(device), "gspversion", buffer, 64); }
 FUNCTION nvmlDeviceGetDramEncryptionMode(void *device, int *now, int *pending) { /* version, state */

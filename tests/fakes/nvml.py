@@ -25,11 +25,11 @@ VERSION = "580.178.04"
 SOURCE = Path(__file__).with_name("nvml.c")
 Answers = Mapping[str, str | bytes]
 
-# What each card says when all is well and nobody uses it. Memory and limits are those of the data sheets; power limits
-# in milliwatts, links as "generation,width", "fabric" as state, status and health. Rules of the values: nvml.c.
+# What each card says when all is well and nobody uses it. Memory and limits are those of the data sheets: power in
+# milliwatts, links as "generation,width", "fabric" as state, status and health. Rules of the values: nvml.c.
 T4: Answers = {
-    "name": "Tesla T4", "architecture": "6", "capability": "7,5", "vbios": "90.04.38.00.03", "memory": f"{15360 << 20},0",
-    "persistence": "1", "computemode": "0", "accounting": "0", "display": "0", "virtualisation": "1", "gsp": "1,1",
+    "name": "Tesla T4", "architecture": "6", "capability": "7,5", "vbios": "90.04.38.00.03",
+    "memory": f"{15360 << 20},0", "persistence": "1", "computemode": "0", "accounting": "0", "display": "0", "virtualisation": "1", "gsp": "1,1",
     "gspversion": VERSION, "ecc": "1,1", "corrected": "0,0", "uncorrected": "0,0", "field29": "0", "field30": "0",
     "field31": "0", "field230": "0", "inforom": "0", "powerlimit": "70000", "powerdefault": "70000", "power": "9500",
     "energy": "123456", "temperature": "40", "thresholds": "96,93", "utilisation": "0,0", "pstate": "8", "reasons": "1",
