@@ -7,6 +7,8 @@ import os
 
 import msgspec
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from agent.config import Config, GpuSection
 from agent.facts import gpu_access
@@ -38,6 +40,14 @@ def test_gpus_are_not_released_by_a_time_that_is_over_or_far_away_or_by_garbage(
         assert gpu_access.released(released_for(tmp_path, seconds)) == ""
     for text in ("", "over", "nan 2026-11-24T12:30:00Z", "inf 2026-11-24T12:30:00Z", "99", "x" * 70000):
         assert gpu_access.released(plant(tmp_path, {gpu_access.RELEASE: text})) == ""
+
+
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.binary(max_size=100), st.binary(max_size=300))
+def test_whatever_lies_there_is_a_reason_to_pause_or_none(tmp_path, release, locks):
+    host = plant(tmp_path, {gpu_access.RELEASE: release, "/proc/locks": locks, "/var/lib/dpkg/lock": ""})
+    paused = gpu_access.pause(host)
+    assert paused is None or paused.reason
 
 
 def test_released_gpus_are_left_alone_and_what_was_seen_stays_with_the_reason(tmp_path, monkeypatch):

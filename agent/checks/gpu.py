@@ -241,7 +241,7 @@ def gpu_too_hot(gpus: Gpus, samples: GpuSamples) -> Iterator[Finding]:
 
     At its slowdown temperature a card lowers its clocks, and a little above switches itself off. In a data centre this
     means failing cooling or a load that nobody expects. It rests on the card's own limit, not on a number of ours, and
-    is over once the card is seen below it.
+    is over once the card is seen below it, or nobody uses it any more.
     """
     now = {sample.key: sample for sample in samples.samples}
     for gpu in gpus.gpus:

@@ -125,13 +125,10 @@ def gpu_mig_change_pending(gpus: Gpus) -> Iterator[Finding]:
     Until then jobs see the old layout. It is over when the mode in force and the one that is ordered are the same.
     """
     for gpu in gpus.gpus:
-        if isinstance(gpu.mig_enabled, bool) and gpu.mig_pending is not gpu.mig_enabled:
-            if not isinstance(gpu.mig_pending, bool):
-                continue
-            yield Finding(
-                subject=gpu.key,
-                detail=f"{called(gpu)}: MIG is {'on' if gpu.mig_pending else 'off'} after the next reset",
-            )
+        modes = (gpu.mig_enabled, gpu.mig_pending)
+        if modes in {(True, False), (False, True)}:
+            mode = "on" if gpu.mig_pending else "off"
+            yield Finding(subject=gpu.key, detail=f"{called(gpu)}: MIG is {mode} after the next reset")
 
 
 @check(severity=Severity.HIGH, duty=Duty.MONITORING, fix=_REPLACE)

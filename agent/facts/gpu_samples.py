@@ -59,7 +59,7 @@ def _glance(host: Host, _config: Config) -> Hashable:
 
 
 @probe(every=dt.timedelta(minutes=10), glance=_glance, volatile=True)
-def gpu_samples(host: Host, config: Config, earlier: GpuSamples | None) -> GpuSamples:
+def gpu_samples(host: Host, config: Config, earlier: GpuSamples | None = None) -> GpuSamples:
     """What each NVIDIA GPU does at the moment, as NVML says it: each minute while CUDA programs hold one.
 
     Where persistence mode is off, idle GPUs are woken once an hour at most.
@@ -76,7 +76,7 @@ def gpu_samples(host: Host, config: Config, earlier: GpuSamples | None) -> GpuSa
             raise CannotLookError(paused.reason, paused.hint)
         return msgspec.structs.replace(before, samples=(), gaps=(paused,))
     if _may_rest(before, now) and not gpu_access.in_use(host):
-        return msgspec.structs.replace(before, samples=(), replay_rates={}, resting=True, gaps=())
+        return msgspec.structs.replace(before, samples=(), resting=True, gaps=())
     library = nvml.library(host, config.gpu.library)
     survey = nvml.survey(host, library, "samples", deadline=config.gpu.deadline_seconds)
     seen = identified(survey.samples, on_bus)
@@ -113,9 +113,10 @@ def _under_load(gpu: Sample, before: GpuSamples) -> tuple[Loaded, ...]:
 
 
 def _replay_rates(gpus: tuple[Sample, ...], before: GpuSamples, now: float) -> dict[str, float]:
+    """Those of a GPU of which no count is known from the look before stay as they were."""
     counts = {gpu.key: gpu.replays for gpu in before.samples}
+    rates = {key: rate for key, rate in before.replay_rates.items() if not isinstance(counts.get(key), int)}
     minutes = (now - before.uptime) / 60
-    rates = {}
     for gpu in gpus:
         count = counts.get(gpu.key)
         if isinstance(count, int) and isinstance(gpu.replays, int) and gpu.replays >= count and minutes > 0:

@@ -39,10 +39,10 @@ def part(said: Any, pick: Callable[[Any], Any]) -> Any:
 
 def refused(code: int) -> Refused:
     """A return code by its name."""
-    return Refused(error=error(code))
+    return Refused(error=error_name(code))
 
 
-def error(code: int) -> str:
+def error_name(code: int) -> str:
     """The name of a return code."""
     return "SUCCESS" if code == pynvml.NVML_SUCCESS else _ERRORS.get(code, f"CODE_{code}")
 

@@ -8,7 +8,7 @@ from typing import Any
 import pynvml
 
 from agent.facts.nvml import NOT_ASKED, Confidential, Fabric, Gpu, MigInstance, NvLink, Refused
-from agent.nvml.asking import address, ask, error, fields, mig_handles, named, part
+from agent.nvml.asking import address, ask, error_name, fields, mig_handles, named, part
 
 # https://docs.nvidia.com/deploy/nvml-api/group__nvmlDeviceEnumvs.html
 _ARCHITECTURES = {
@@ -184,7 +184,7 @@ def _fabric(handle: Any) -> Fabric | Refused:
         return said
     return Fabric(
         state=named(info.state, _FABRIC_STATES),
-        status=error(info.status),
+        status=error_name(info.status),
         troubles=tuple(_fabric_troubles(info.healthMask)),
     )
 
