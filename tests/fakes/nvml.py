@@ -30,7 +30,8 @@ Answers = Mapping[str, str | bytes]
 T4: Answers = {
     "name": "Tesla T4", "architecture": "6", "capability": "7,5", "vbios": "90.04.38.00.03",
     "memory": f"{15360 << 20},0", "persistence": "1", "computemode": "0", "accounting": "0", "display": "0",
-    "virtualisation": "1", "gsp": "1,1", "gspversion": VERSION, "ecc": "1,1", "corrected": "0,0", "uncorrected": "0,0", "field29": "0", "field30": "0",
+    "virtualisation": "1", "gsp": "1,1", "gspversion": VERSION, "ecc": "1,1", "corrected": "0,0",
+    "uncorrected": "0,0", "field29": "0", "field30": "0",
     "field31": "0", "field230": "0", "inforom": "0", "powerlimit": "70000", "powerdefault": "70000", "power": "9500",
     "energy": "123456", "temperature": "40", "thresholds": "96,93", "utilisation": "0,0", "pstate": "8", "reasons": "1",
     "link": "1,16", "linkmax": "3,16", "replays": "0",
