@@ -27,12 +27,12 @@ def release(session: Session, minutes: int) -> None:
     asking just now still does. What was found stays open meanwhile.
     """
     from agent import state
-    from agent.facts import gpu_access
+    from agent.facts import gpu_pause
 
     until = dt.datetime.now(dt.timezone.utc) + dt.timedelta(minutes=minutes)
-    text = gpu_access.release_text(gpu_access.uptime() + minutes * 60, until)
-    state.save(session.host().place(gpu_access.RELEASE), text.encode())
-    click.echo(f"GPUs are left alone until {gpu_access.released(session.host())}; sooner: dlvmguard gpu resume")
+    text = gpu_pause.release_text(gpu_pause.uptime() + minutes * 60, until)
+    state.save(session.host().place(gpu_pause.RELEASE), text.encode())
+    click.echo(f"GPUs are left alone until {gpu_pause.released(session.host())}; sooner: dlvmguard gpu resume")
 
 
 @gpu.command(epilog="Example: sudo dlvmguard gpu resume")
@@ -40,10 +40,10 @@ def release(session: Session, minutes: int) -> None:
 def resume(session: Session) -> None:
     """Look after the GPUs again, from now on."""
     from agent import state
-    from agent.facts import gpu_access
+    from agent.facts import gpu_pause
 
-    if not gpu_access.released(session.host()):
+    if not gpu_pause.released(session.host()):
         click.echo("GPUs are not released; nothing to do")
         return
-    state.save(session.host().place(gpu_access.RELEASE), b"over\n")
+    state.save(session.host().place(gpu_pause.RELEASE), b"over\n")
     click.echo("GPUs are looked after again")

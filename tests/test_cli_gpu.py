@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from agent.facts import gpu_access
+from agent.facts import gpu_pause
 from agent.host import Host
 from tests.fakes.trees import plant
 
@@ -21,16 +21,16 @@ def run(root, *words):
 def test_released_gpus_are_looked_after_again_when_they_are_resumed(tmp_path):
     done = run(tmp_path, "release", "--for", "10")
     assert (done.returncode, done.stderr) == (0, "")
-    assert gpu_access.released(Host(str(tmp_path))) in done.stdout
+    assert gpu_pause.released(Host(str(tmp_path))) in done.stdout
     assert "looked after again" in run(tmp_path, "resume").stdout
-    assert gpu_access.released(Host(str(tmp_path))) == ""
+    assert gpu_pause.released(Host(str(tmp_path))) == ""
     assert "nothing to do" in run(tmp_path, "resume").stdout
 
 
 @pytest.mark.parametrize("minutes", ["0", "1441", "-5", "soon"])
 def test_a_release_without_sensible_end_is_refused(tmp_path, minutes):
     assert run(tmp_path, "release", "--for", minutes).returncode == 2
-    assert gpu_access.released(Host(str(tmp_path))) == ""
+    assert gpu_pause.released(Host(str(tmp_path))) == ""
 
 
 @pytest.mark.skipif(os.getuid() == 0, reason="root may write anywhere")

@@ -13,7 +13,7 @@ from typing import Literal, TypeVar
 import msgspec
 
 from agent.config import Config
-from agent.facts import gpu_access, nvml
+from agent.facts import gpu_pause, nvml
 from agent.facts.nvml import Card, Confidential, Gpu, Refused, Text
 from agent.host import Host, shown
 from agent.model import AbsentError, CannotLookError, Fact, Unknown, Value, probe
@@ -131,7 +131,7 @@ def _glance(host: Host, _config: Config) -> str:
 
 def _gpus_glance(host: Host, config: Config) -> Hashable:
     """Which driver is loaded, and whether an operator released the GPUs."""
-    return _glance(host, config), gpu_access.released(host)
+    return _glance(host, config), gpu_pause.released(host)
 
 
 @probe(every=dt.timedelta(minutes=10), glance=_glance, kernel_log=_XID)
@@ -259,13 +259,13 @@ def gpus(host: Host, config: Config, earlier: Gpus | None = None) -> Gpus:
     on_bus = [gpu for gpu in on_the_bus(host) if gpu.is_for_nvidia]
     if not on_bus and not config.gpu.library and not host.exists("/proc/driver/nvidia/version"):
         return Gpus()
-    if paused := gpu_access.pause(host):
+    if paused := gpu_pause.pause(host):
         if not earlier:
             raise CannotLookError(paused.reason, paused.hint)
         return msgspec.structs.replace(earlier, asked="", gaps=(paused,))
     now = dt.datetime.now(dt.timezone.utc)
-    asked = f"{gpu_access.boot(host)} {now:%Y-%m-%dT%H}"
-    if earlier and earlier.asked == asked and not gpu_access.in_use(host):
+    asked = f"{gpu_pause.boot(host)} {now:%Y-%m-%dT%H}"
+    if earlier and earlier.asked == asked and not gpu_pause.in_use(host):
         return earlier
     checked = earlier is not None and earlier.inforom_checked == now.date()
     library = nvml.library(host, config.gpu.library)

@@ -8,7 +8,7 @@ from collections.abc import Hashable, Mapping
 import msgspec
 
 from agent.config import Config
-from agent.facts import gpu_access, nvml
+from agent.facts import gpu_pause, nvml
 from agent.facts.gpu import identified, on_the_bus, unanswered, unseen
 from agent.facts.nvml import Number, Sample
 from agent.host import Host
@@ -54,8 +54,8 @@ class GpuSamples(Fact, frozen=True, kw_only=True):
 
 def _glance(host: Host, _config: Config) -> Hashable:
     """Whether CUDA programs came or went, or the GPUs were released; while there are any, each minute."""
-    busy = gpu_access.in_use(host)
-    return gpu_access.released(host), busy, busy and int(gpu_access.uptime() // 60)
+    busy = gpu_pause.in_use(host)
+    return gpu_pause.released(host), busy, busy and int(gpu_pause.uptime() // 60)
 
 
 @probe(every=dt.timedelta(minutes=10), glance=_glance, volatile=True)
@@ -68,14 +68,14 @@ def gpu_samples(host: Host, config: Config, earlier: GpuSamples | None = None) -
     if not on_bus and not config.gpu.library and not host.exists("/proc/driver/nvidia/version"):
         return GpuSamples()
     before = earlier or GpuSamples()
-    boot, now = gpu_access.boot(host), gpu_access.uptime()
+    boot, now = gpu_pause.boot(host), gpu_pause.uptime()
     if boot != before.boot:
         before = GpuSamples(boot=boot)
-    if paused := gpu_access.pause(host):
+    if paused := gpu_pause.pause(host):
         if not earlier:
             raise CannotLookError(paused.reason, paused.hint)
         return msgspec.structs.replace(before, samples=(), gaps=(paused,))
-    if _may_rest(before, now) and not gpu_access.in_use(host):
+    if _may_rest(before, now) and not gpu_pause.in_use(host):
         return msgspec.structs.replace(before, samples=(), resting=True, gaps=())
     library = nvml.library(host, config.gpu.library)
     survey = nvml.survey(host, library, "samples", deadline=config.gpu.deadline_seconds)

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agent.config import Config, GpuSection
-from agent.facts import gpu_access
+from agent.facts import gpu_pause
 from agent.facts.gpu import gpus
 from agent.facts.gpu_samples import gpu_samples
 from agent.facts.nvml import NOT_ASKED
@@ -27,7 +27,7 @@ UVM = "/sys/module/nvidia_uvm/refcnt"
 
 
 def released_for(root, seconds):
-    return plant(root, {gpu_access.RELEASE: gpu_access.release_text(gpu_access.uptime() + seconds, WALL)})
+    return plant(root, {gpu_pause.RELEASE: gpu_pause.release_text(gpu_pause.uptime() + seconds, WALL)})
 
 
 def silent(monkeypatch):
@@ -35,18 +35,18 @@ def silent(monkeypatch):
 
 
 def test_gpus_are_not_released_by_a_time_that_is_over_or_far_away_or_by_garbage(tmp_path):
-    assert gpu_access.released(plant(tmp_path, {"/etc/": ""})) == ""
+    assert gpu_pause.released(plant(tmp_path, {"/etc/": ""})) == ""
     for seconds in (-1, 86400 + 60):
-        assert gpu_access.released(released_for(tmp_path, seconds)) == ""
+        assert gpu_pause.released(released_for(tmp_path, seconds)) == ""
     for text in ("", "over", "nan 2026-11-24T12:30:00Z", "inf 2026-11-24T12:30:00Z", "99", "x" * 70000):
-        assert gpu_access.released(plant(tmp_path, {gpu_access.RELEASE: text})) == ""
+        assert gpu_pause.released(plant(tmp_path, {gpu_pause.RELEASE: text})) == ""
 
 
 @settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.binary(max_size=100), st.binary(max_size=300))
 def test_whatever_lies_there_is_a_reason_to_pause_or_none(tmp_path, release, locks):
-    host = plant(tmp_path, {gpu_access.RELEASE: release, "/proc/locks": locks, "/var/lib/dpkg/lock": ""})
-    paused = gpu_access.pause(host)
+    host = plant(tmp_path, {gpu_pause.RELEASE: release, "/proc/locks": locks, "/var/lib/dpkg/lock": ""})
+    paused = gpu_pause.pause(host)
     assert paused is None or paused.reason
 
 
@@ -83,17 +83,17 @@ def test_while_a_package_manager_writes_nvml_is_left_alone(tmp_path, path):
             tmp_path,
             {"/proc/locks": f"1: FLOCK  ADVISORY  WRITE 9 00:01:2 0 EOF\n2: POSIX  ADVISORY  {kind} 7 {where} 0 EOF\n"},
         )
-        assert bool(gpu_access.pause(host)) is pausing
+        assert bool(gpu_pause.pause(host)) is pausing
 
 
 @pytest.mark.parametrize("locks", ["", "garbage\n", "1: POSIX  ADVISORY  WRITE\n", "\x00\x00"])
 def test_locks_that_say_nothing_of_packages_pause_nothing(tmp_path, locks):
-    assert gpu_access.pause(plant(tmp_path, {"/proc/locks": locks, "/var/lib/dpkg/lock": ""})) is None
+    assert gpu_pause.pause(plant(tmp_path, {"/proc/locks": locks, "/var/lib/dpkg/lock": ""})) is None
 
 
 @pytest.mark.parametrize(("tree", "used"), [({"/etc/": ""}, False), ({UVM: "0\n"}, False), ({UVM: "4\n"}, True)])
 def test_a_gpu_is_in_use_when_cuda_programs_hold_it(tmp_path, tree, used):
-    assert gpu_access.in_use(plant(tmp_path, tree)) is used
+    assert gpu_pause.in_use(plant(tmp_path, tree)) is used
 
 
 def test_with_persistence_mode_gpus_are_asked_each_time(tmp_path, monkeypatch):
@@ -118,7 +118,7 @@ def test_an_idle_gpu_without_persistence_mode_is_not_woken_twice_in_an_hour(tmp_
 
 
 def _this_hour(host):
-    return f"{gpu_access.boot(host)} {dt.datetime.now(dt.timezone.utc):%Y-%m-%dT%H}"
+    return f"{gpu_pause.boot(host)} {dt.datetime.now(dt.timezone.utc):%Y-%m-%dT%H}"
 
 
 def test_a_gpu_without_persistence_mode_is_asked_while_a_program_holds_it(tmp_path):
