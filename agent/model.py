@@ -248,6 +248,7 @@ class Probe(Value, Generic[T], frozen=True, kw_only=True):
     glance: Callable[..., Hashable] | None
     kernel_log: str
     slow: bool
+    volatile: bool
     title: str
     look: Callable[..., T]
 
@@ -287,6 +288,7 @@ def probe(
     glance: Callable[..., Hashable] | None = None,
     kernel_log: str = "",
     slow: bool = False,
+    volatile: bool = False,
 ) -> Callable[[Callable[..., T]], Probe[T]]:
     """Make a function of ``(host, config)`` a probe; name, topic and fact type come from the function itself.
 
@@ -296,7 +298,8 @@ def probe(
     On a machine that is watched it looks ``every`` so often, and besides when it is provoked: when what ``glance``
     returns, a function of the same arguments that costs next to nothing, is another than before; or when the kernel
     logs a line in which ``kernel_log`` is found, a regular expression. A ``slow`` one may take long and lets the
-    others go first. ``network`` says that it needs the network, so that it runs on the unprivileged side.
+    others go first. ``network`` says that it needs the network, so that it runs on the unprivileged side. What a
+    ``volatile`` one sees is another thing each time, as utilisation is: it is kept now and then, and is no news.
     """
 
     def make(look: Callable[..., T]) -> Probe[T]:
@@ -312,6 +315,7 @@ def probe(
             glance=glance,
             kernel_log=kernel_log,
             slow=slow,
+            volatile=volatile,
             title=_manual(look)[0],
             look=look,
         )
