@@ -88,6 +88,11 @@ class Ledger:
         """What ``record`` was given as identity last."""
         return self._value("identity")
 
+    @property
+    def listed(self) -> str:
+        """What ``record`` was given as listed last."""
+        return self._value("listed")
+
     def record(
         self,
         outcomes: Sequence[Outcome],
@@ -95,11 +100,12 @@ class Ledger:
         looks: Iterable[Look],
         catalogue: Collection[str],
         identity: str = "",
+        listed: str = "",
     ) -> tuple[Event, ...]:
         """Compare outcomes with what is open, and record the difference and the new state in one transaction.
 
         A check that was judged on newer facts already is left alone, so that two scans at once cannot turn the
-        history back. ``identity`` is kept for shipping, as given.
+        history back. ``identity`` is kept for shipping and ``listed`` for showing, as given.
         """
         now = dt.datetime.now(dt.timezone.utc)
         with self.transaction():
@@ -109,8 +115,9 @@ class Ledger:
             events = self._append(changes, time=now, known=judged)
             self._note_judgements(fresh, gone=judged.keys() - set(catalogue))
             self._note_looks(looks, now=now)
-            if identity:
-                self.connection.execute("REPLACE INTO meta VALUES ('identity', ?)", (identity,))
+            for key, value in (("identity", identity), ("listed", listed)):
+                if value and value != self._value(key):
+                    self.connection.execute("REPLACE INTO meta VALUES (?, ?)", (key, value))
         return events
 
     def open(self) -> Iterator[OpenFinding]:

@@ -257,16 +257,26 @@ class Probe(Value, Generic[T], frozen=True, kw_only=True):
         return self.look(*arguments)
 
 
-class Check(Value, frozen=True, kw_only=True):
-    """One judgement with its manual page. Made by ``@check``; its parameters name what it needs."""
+class Listed(Value, frozen=True, kw_only=True):
+    """What is told of a check beside its findings."""
 
     id: str
     topic: str
     title: str
-    manual: str
     severity: Severity
     duty: Duty
     fix: str
+
+    @property
+    def entry(self) -> Listed:
+        """This alone, without what a check has besides."""
+        return Listed(**{name: getattr(self, name) for name in Listed.__struct_fields__})
+
+
+class Check(Listed, frozen=True, kw_only=True):
+    """One judgement with its manual page. Made by ``@check``; its parameters name what it needs."""
+
+    manual: str
     needs: Mapping[str, type]
     wants: Mapping[str, type[Fact]]
     judge: Callable[..., Iterable[Finding | Unknown]]

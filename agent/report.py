@@ -18,7 +18,7 @@ from agent.facts.machine import Machine
 from agent.host import Host
 from agent.ledger import Ledger, Look
 from agent.ledger_file import reading, writing
-from agent.model import Event, Fact, Judged, Moment, Outcome, Probe, Unknown, Value, short_id
+from agent.model import Event, Fact, Judged, Listed, Moment, Outcome, Probe, Unknown, Value, short_id
 from agent.state import State, StateError, locate
 from agent.views.status import Status
 from agent.views.summary import Summary, Topic
@@ -140,8 +140,28 @@ def record(state: State, looks: Sequence[collect.Look], outcomes: Sequence[Outco
     catalogue = {check.id for check in discovery.checks()}
     speaker = ship.identity(look.fact for look in looks if isinstance(look.fact, Fact))
     name = msgspec.json.encode(speaker).decode() if speaker else ""
-    _, notice = writing(state, lambda ledger: ledger.record(outcomes, looks=noted, catalogue=catalogue, identity=name))
+    listed = msgspec.json.encode(_Catalogue(version=__version__, checks=[each.entry for each in discovery.checks()]))
+    _, notice = writing(
+        state,
+        lambda ledger: ledger.record(outcomes, looks=noted, catalogue=catalogue, identity=name, listed=listed.decode()),
+    )
     return notice
+
+
+class _Catalogue(Value, frozen=True, kw_only=True):
+    """The checks of a version, as the ledger keeps them: ``status`` has no time to import them all."""
+
+    version: str
+    checks: Sequence[Listed]
+
+
+def _listed(ledger: Ledger) -> dict[str, Listed]:
+    """The checks as they were when something was recorded, or as they are where that was another version."""
+    with contextlib.suppress(msgspec.MsgspecError, ValueError):
+        known = msgspec.json.decode(ledger.listed, type=_Catalogue)
+        if known.version == __version__:
+            return {each.id: each for each in known.checks}
+    return {check.id: check for check in discovery.checks()}
 
 
 class Report(Value, frozen=True, kw_only=True):
@@ -220,11 +240,11 @@ def _is_due(look: collect.Look) -> bool:
 
 def status(state: State, config: Config) -> Status | None:
     """How things stand, from the ledger and the watcher; None before the first scan where nothing watches."""
-    checks = {check.id: check for check in discovery.checks()}
     watcher = pulse.watcher(state)
     with reading(state) as ledger:
         if ledger is None or ledger.last_taken() is None:  # a ledger in which nothing was recorded says nothing
             return _beginning(state, config, watcher) if watcher.pulse else None
+        checks = _listed(ledger)
         names = [sink.name for sink in ship.sinks(config, ship.remembered(ledger), checks)]
         return Status(
             agent_version=__version__,

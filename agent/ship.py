@@ -11,7 +11,7 @@ from agent.config import Config
 from agent.facts.instance import Instance
 from agent.facts.machine import Machine
 from agent.ledger import Ledger
-from agent.model import Check, Fact
+from agent.model import Fact, Listed
 from agent.outbox import Outbox, Progress
 from agent.sinks.cloud_logging import CloudLogging
 from agent.sinks.delivery import MAXIMUM_EVENTS, Delivery, Identity, Sink, batches
@@ -44,7 +44,7 @@ def remembered(ledger: Ledger) -> Identity | None:
     return msgspec.structs.replace(known, epoch=ledger.epoch, agent_version=__version__)
 
 
-def sinks(config: Config, speaker: Identity | None, checks: Mapping[str, Check]) -> tuple[Sink, ...]:
+def sinks(config: Config, speaker: Identity | None, checks: Mapping[str, Listed]) -> tuple[Sink, ...]:
     """Where events go: Cloud Logging on a Google machine or where it is asked for, and a file if one is named."""
     chosen: list[Sink] = []
     cloud = config.sinks.cloud_logging

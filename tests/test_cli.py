@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pty
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -280,3 +282,20 @@ def fields(document):
     if not isinstance(document, dict):
         return set()
     return set(document).union(*(fields(value) for name, value in document.items() if name not in FREE))
+
+
+def test_status_needs_no_checks_to_tell_what_they_found(state):
+    run("scan", "--only", "machine", state=state)
+    script = "import sys; from agent.cli import cli; cli.main(sys.argv[1:], standalone_mode=False); "
+    script += "print([name for name in sys.modules if name.startswith('agent.checks.')])"
+    words = [sys.executable, "-c", script, "--state-dir", str(state), "status"]
+    said = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert said.stdout.splitlines()[-1] == "[]"
+
+
+def test_status_of_what_another_version_recorded_asks_the_checks_of_this_one(state):
+    run("scan", "--only", "machine", state=state)
+    before = run("status", state=state, check=0).stdout
+    with contextlib.closing(sqlite3.connect(state / "ledger" / "ledger.sqlite")) as ledger, ledger:
+        ledger.execute("UPDATE meta SET value = ? WHERE key = 'listed'", ('{"version": "0.0.1", "checks": []}',))
+    assert run("status", state=state, check=0).stdout == before

@@ -16,7 +16,7 @@ from typing import Any
 
 from agent.config import CloudLoggingSection
 from agent.host import Host
-from agent.model import CannotLookError, Check, Event
+from agent.model import CannotLookError, Event, Listed
 from agent.sinks.answer import Answer, answered, doubted, later
 from agent.sinks.delivery import Delivery, Identity
 from agent.sinks.payload import log_entry
@@ -34,7 +34,7 @@ class CloudLogging:
 
     name = "cloud-logging"
 
-    def __init__(self, settings: CloudLoggingSection, catalogue: Mapping[str, Check]) -> None:
+    def __init__(self, settings: CloudLoggingSection, catalogue: Mapping[str, Listed]) -> None:
         """Nothing is imported, read or connected before the first batch."""
         self._settings = settings
         self._catalogue = catalogue

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from agent import state
-from agent.model import Check, Event
+from agent.model import Event, Listed
 from agent.sinks.delivery import Delivery, Identity
 from agent.sinks.payload import json_line
 
@@ -19,7 +19,7 @@ class JsonLines:
 
     name = "jsonl"
 
-    def __init__(self, path: str, catalogue: Mapping[str, Check]) -> None:
+    def __init__(self, path: str, catalogue: Mapping[str, Listed]) -> None:
         """Write to ``path``; the catalogue gives a finding its title."""
         self._path = path
         self._catalogue = catalogue

@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from agent.model import Check, Event, EventKind, Instance, Judged, Scalar, Severity, Value
+from agent.model import Event, EventKind, Instance, Judged, Listed, Scalar, Severity, Value
 from agent.sinks.delivery import Identity
 
 SCHEMA_VERSION = "1"
@@ -62,7 +62,7 @@ _AMPLE = _Room(
 _SCANT = _Room(text=2_048, value=512, values=16, places=4)
 
 
-def log_entry(event: Event, identity: Identity, catalogue: Mapping[str, Check], *, now: dt.datetime) -> dict[str, Any]:
+def log_entry(event: Event, identity: Identity, catalogue: Mapping[str, Listed], *, now: dt.datetime) -> dict[str, Any]:
     """The entry without its log name and resource, which all entries of a batch share."""
     finding = event.change.finding
     return {
@@ -74,7 +74,7 @@ def log_entry(event: Event, identity: Identity, catalogue: Mapping[str, Check], 
     }
 
 
-def json_line(event: Event, identity: Identity, catalogue: Mapping[str, Check]) -> bytes:
+def json_line(event: Event, identity: Identity, catalogue: Mapping[str, Listed]) -> bytes:
     """The payload as a line of a log file that a logging agent of Google's can take over.
 
     It takes the time from ``time`` and the rest from the special fields:
@@ -89,7 +89,7 @@ def json_line(event: Event, identity: Identity, catalogue: Mapping[str, Check]) 
     return msgspec.json.encode(line) + b"\n"
 
 
-def payload(event: Event, identity: Identity, check: Check | None) -> dict[str, Any]:
+def payload(event: Event, identity: Identity, check: Listed | None) -> dict[str, Any]:
     """What happened, in fields. An event that is too large loses words and says ``truncated``, never itself."""
     whole = _payload(event, identity, check, _AMPLE)
     # The labels repeat only short parts of the payload; 8 KiB holds them and the rest of the entry.
@@ -107,7 +107,7 @@ def finding_uid(identity: Identity, finding: Judged) -> str:
     return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
-def _payload(event: Event, identity: Identity, check: Check | None, room: _Room) -> dict[str, Any]:
+def _payload(event: Event, identity: Identity, check: Listed | None, room: _Room) -> dict[str, Any]:
     finding = event.change.finding
     previous = event.change.previous
     parts = {
@@ -130,7 +130,7 @@ def _payload(event: Event, identity: Identity, check: Check | None, room: _Room)
     return {name: part for name, part in parts.items() if part not in ({}, [])}
 
 
-def _finding(event: Event, identity: Identity, check: Check | None, room: _Room) -> dict[str, Any]:
+def _finding(event: Event, identity: Identity, check: Listed | None, room: _Room) -> dict[str, Any]:
     finding = event.change.finding
     return {
         "uid": finding_uid(identity, finding),
@@ -181,7 +181,7 @@ def _instance(instance: Instance, room: _Room) -> dict[str, str]:
     )
 
 
-def _message(event: Event, check: Check | None) -> str:
+def _message(event: Event, check: Listed | None) -> str:
     """One line for a person: what Logs Explorer shows of the entry."""
     change = event.change
     title = check.title.rstrip(".") if check else change.finding.check

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from agent.model import Check, Event, Judged, Unknown
+from agent.model import Check, Event, Judged, Listed, Unknown
 from agent.views.summary import Summary, counted
 
 
@@ -36,7 +36,7 @@ def scan(summary: Summary) -> dict[str, Any]:
     }
 
 
-def finding(found: Judged, checks: Mapping[str, Check]) -> dict[str, Any]:
+def finding(found: Judged, checks: Mapping[str, Listed]) -> dict[str, Any]:
     """A finding with what its check says about it; of a check that is gone only what the finding itself says."""
     check = checks.get(found.check)
     return {
@@ -58,7 +58,7 @@ def unknowns(found: tuple[Unknown, ...]) -> list[dict[str, Any]]:
     return [{"reason": each.reason, "hint": each.hint, "scope": each.scope} for each in found]
 
 
-def event(happened: Event, checks: Mapping[str, Check]) -> dict[str, Any]:
+def event(happened: Event, checks: Mapping[str, Listed]) -> dict[str, Any]:
     """One event."""
     previous = happened.change.previous
     return {

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from agent.ledger import Look, OpenFinding
-from agent.model import Check, Duty, Event, Judged, Severity, Unknown, Value
+from agent.model import Duty, Event, Judged, Listed, Severity, Unknown, Value
 from agent.outbox import Progress
 from agent.pulse import Beat, Watcher
 from agent.views import data
@@ -32,7 +32,7 @@ class Status(Value, frozen=True, kw_only=True):
     ledger: str
     now: dt.datetime
     stale_after: dt.timedelta
-    checks: Mapping[str, Check]
+    checks: Mapping[str, Listed]
     watcher: Watcher
     open: tuple[OpenFinding, ...] = ()
     newest: tuple[Event, ...] = ()
