@@ -6,7 +6,7 @@ import os
 import posixpath
 import re
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from agent.host import MEBIBYTE, Host, shown
 from agent.model import AbsentError, CannotLookError, Unknown, Value
@@ -164,3 +164,9 @@ def _barring_mount(place: str, mounts: Mapping[str, str]) -> str:
     if kind == "overlay":
         return "" if place in _SYSTEM_OVERLAYS else kind
     return kind if kind in _KERNEL or kind in _REMOTE or kind.startswith("fuse.") else ""
+
+
+def barrier(host: Host) -> Callable[[str], str]:
+    """Tells of a path the type of the file system that it lies on, if the walk does not enter that; else empty."""
+    mounts = _mounts(host)
+    return lambda path: _barring_mount(_mount_above(path, mounts), mounts)
