@@ -23,6 +23,7 @@ from agent.model import AbsentError, CannotLookError, Value
 
 MEBIBYTE = 1 << 20
 _ABSENT = {errno.ENOENT, errno.ENOTDIR, errno.ESRCH, errno.ENXIO}
+_READ = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY
 _ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8"}
 
 
@@ -91,22 +92,19 @@ class Host:
 
     def read_start(self, path: str, *, limit: int, follow: bool = True) -> bytes:
         """At most the first ``limit`` bytes of a regular file."""
-        flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
         try:
-            with open(os.open(self.place(path), flags), "rb") as file:
+            with open(self._open(path, _READ, follow=follow), "rb") as file:
                 if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                     raise CannotLookError(f"{shown(path)} is not a regular file")
                 return file.read(limit)
         except (OSError, ValueError) as error:
-            raise _cannot(path, error) from error
+            raise cannot(path, error) from error
 
     def stream(self, path: str, *, limit: int, block: int = MEBIBYTE) -> Iterator[bytes]:
         """A regular file in blocks, for files too large to hold; more than ``limit`` bytes is an error."""
         read = 0
         try:
-            with open(
-                os.open(self.place(path), os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC), "rb"
-            ) as file:
+            with open(self._open(path, _READ), "rb") as file:
                 if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                     raise CannotLookError(f"{shown(path)} is not a regular file")
                 while piece := file.read(block):
@@ -115,7 +113,7 @@ class Host:
                         raise CannotLookError(f"{shown(path)} is larger than {limit} bytes")
                     yield piece
         except (OSError, ValueError) as error:
-            raise _cannot(path, error) from error
+            raise cannot(path, error) from error
 
     @contextlib.contextmanager
     def parts(self, path: str) -> Iterator[Parts]:
@@ -142,14 +140,11 @@ class Host:
     def entries(self, path: str, *, limit: int = 100_000) -> list[Entry]:
         """The names in a directory, sorted; links are not followed. More than ``limit`` names is an error."""
         found: list[Entry] = []
-        try:
-            with os.scandir(self.place(path)) as names:
-                for name in names:
-                    if len(found) >= limit:
-                        raise CannotLookError(f"{shown(path)} has more than {limit} entries")
-                    found.append(Entry(name=name.name, path=f"{path.rstrip('/')}/{name.name}", kind=_kind(name)))
-        except (OSError, ValueError) as error:
-            raise _cannot(path, error) from error
+        with self._folder(path) as folder, os.scandir(folder) as names:
+            for name in names:
+                if len(found) >= limit:
+                    raise CannotLookError(f"{shown(path)} has more than {limit} entries")
+                found.append(Entry(name=name.name, path=f"{path.rstrip('/')}/{name.name}", kind=_kind(name)))
         return sorted(found, key=lambda entry: entry.name)
 
     def directories(self, path: str, *, follow: bool = False, limit: int = 200_000) -> list[str]:
@@ -157,33 +152,42 @@ class Host:
 
         More than ``limit`` names of any kind is an error. ``follow`` allows the directory itself to be a link.
         """
-        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
         found: list[str] = []
+        with self._folder(path, follow=follow) as folder:
+            # A directory is linked from above, from itself and from each directory in it. File systems that do
+            # not count so (btrfs, overlayfs) say 1; find relies on it too: https://man7.org/linux/man-pages/man1/find.1.html
+            if os.fstat(folder).st_nlink == 2:  # noqa: PLR2004 -- from above and from itself: none in it
+                return found
+            with os.scandir(folder) as names:
+                for count, name in enumerate(names):
+                    if count >= limit:
+                        raise CannotLookError(f"{shown(path)} has more than {limit} entries")
+                    if name.is_dir(follow_symlinks=False):
+                        found.append(name.name)
+        return sorted(found)
+
+    @contextlib.contextmanager
+    def _folder(self, path: str, *, follow: bool = True) -> Iterator[int]:
+        """A directory while somebody looks into it; whatever fails meanwhile is said of its path."""
         try:
-            folder = os.open(self.place(path), flags)
+            folder = self._open(path, os.O_RDONLY | os.O_DIRECTORY, follow=follow)
             try:
-                # A directory is linked from above, from itself and from each directory in it. File systems that do
-                # not count so (btrfs, overlayfs) say 1; find relies on it too: https://man7.org/linux/man-pages/man1/find.1.html
-                if os.fstat(folder).st_nlink == 2:  # noqa: PLR2004 -- from above and from itself: none in it
-                    return found
-                with os.scandir(folder) as names:
-                    for count, name in enumerate(names):
-                        if count >= limit:
-                            raise CannotLookError(f"{shown(path)} has more than {limit} entries")
-                        if name.is_dir(follow_symlinks=False):
-                            found.append(name.name)
+                yield folder
             finally:
                 os.close(folder)
         except (OSError, ValueError) as error:
-            raise _cannot(path, error) from error
-        return sorted(found)
+            raise cannot(path, error) from error
+
+    def _open(self, path: str, flags: int, *, follow: bool = True) -> int:
+        """Everything above that opens a path does it here, so that another door may open it in another way."""
+        return os.open(self.place(path), flags | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW))
 
     def stat(self, path: str, *, follow: bool = True) -> os.stat_result:
         """Size, owner, mode and times."""
         try:
             return os.stat(self.place(path), follow_symlinks=follow)
         except (OSError, ValueError) as error:
-            raise _cannot(path, error) from error
+            raise cannot(path, error) from error
 
     def signature(self, path: str) -> tuple[int, ...]:
         """What differs when a file was written or replaced; empty where it cannot be looked at. Never an error."""
@@ -206,14 +210,14 @@ class Host:
         try:
             return os.readlink(self.place(path))
         except (OSError, ValueError) as error:
-            raise _cannot(path, error) from error
+            raise cannot(path, error) from error
 
     def resolve(self, path: str) -> str:
         """The same place with no symbolic link in its path. Links that lead out of the root are an error."""
         try:
             real = os.path.realpath(self.place(path), strict=True)
         except (OSError, ValueError) as error:
-            raise _cannot(path, error) from error
+            raise cannot(path, error) from error
         base = os.path.realpath(self.root) if self.root else ""
         if not f"{real}/".startswith(f"{base}/"):
             raise CannotLookError(f"{shown(path)} leads out of {shown(self.root)}")
@@ -227,21 +231,13 @@ class Host:
 
     def descriptors(self, pid: int) -> Iterator[str]:
         """What each open file of a process is, as ``socket:[4711]``; those closed meanwhile are left out."""
-        path = f"/proc/{pid}/fd"
-        try:
-            folder = os.open(self.place(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                with os.scandir(folder) as names:
-                    for name in names:
-                        try:
-                            target = os.readlink(name.name, dir_fd=folder)
-                        except FileNotFoundError:
-                            continue
-                        yield target
-            finally:
-                os.close(folder)
-        except OSError as error:
-            raise _cannot(path, error) from error
+        with self._folder(f"/proc/{pid}/fd") as folder, os.scandir(folder) as names:
+            for name in names:
+                try:
+                    target = os.readlink(name.name, dir_fd=folder)
+                except FileNotFoundError:
+                    continue
+                yield target
 
     def run(self, command: Sequence[str], *, deadline: float, limit: int = MEBIBYTE, called: str = "") -> Answer:
         """Run a program by absolute path, without a shell or input, in a fixed environment and its own group.
@@ -283,7 +279,7 @@ def _started(command: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:
             env=_ENVIRONMENT, cwd="/", start_new_session=True,
         )  # fmt: skip
     except OSError as error:
-        raise _cannot(command[0], error) from error
+        raise cannot(command[0], error) from error
     try:
         yield process
     finally:
@@ -353,7 +349,8 @@ def _kind(entry: os.DirEntry[str]) -> str:
     return "file" if entry.is_file(follow_symlinks=False) else "other"
 
 
-def _cannot(path: str, error: OSError | ValueError) -> CannotLookError:
+def cannot(path: str, error: OSError | ValueError) -> CannotLookError:
+    """What the system says about a path, in words of ours."""
     if not isinstance(error, OSError):
         return CannotLookError(f"{shown(path)}: not a usable path")
     reason = f"{shown(path)}: {os.strerror(error.errno).lower() if error.errno else error}"

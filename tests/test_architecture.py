@@ -19,7 +19,7 @@ ORDER = (
     ("agent",),
     ("agent.model",),
     ("agent.knowledge",),
-    ("agent.host", "agent.state"),
+    ("agent.host", "agent.host_inside", "agent.state"),
     ("agent.config",),
     ("agent.metadata",),
     ("agent.integrity",),
@@ -79,8 +79,9 @@ TOUCHING = {"open", "os.open", "io.open", "os.scandir", "os.listdir", "os.walk",
 TOUCHING |= {"os.readlink", "os.posix_spawn", "os.execv", "os.fork", "Path", "pathlib.Path"}
 MODULES_THAT_TOUCH = {"subprocess", "socket", "pickle", "ctypes", "pynvml", "shelve", "multiprocessing"}
 DOORS = {"agent.host", "agent.state", "agent.integrity.reading", "agent.kernel_log", "agent.nvml", "agent.notify"}
-"""Where the machine, our own files, the bulk of model files, the kernel's log, NVML and the service manager are
-touched; nowhere else."""
+DOORS |= {"agent.host_inside"}
+"""Where the machine, our own files, the bulk of model files, the kernel's log, NVML, the service manager and the
+roots of containers are touched; nowhere else."""
 EXCEPTIONS = {"agent.cli": ("os.open",), "agent.ledger_file": ("os.stat",)}
 """/dev/null in place of a broken pipe; whether our own ledger is there."""
 

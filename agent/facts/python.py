@@ -9,7 +9,7 @@ import itertools
 import posixpath
 import re
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import msgspec
@@ -57,7 +57,13 @@ class PythonEnvironments(Fact, frozen=True, kw_only=True):
 @probe(every=dt.timedelta(hours=6), slow=True)
 def python_environments(host: Host, config: Config) -> PythonEnvironments:
     """Python environments and the distributions in them."""
-    places = find(host, config.python.roots, limit=config.python.directories)
+    found, gaps = environments(host, config.python.roots, config.python.directories)
+    return PythonEnvironments(environments=found, gaps=gaps)
+
+
+def environments(host: Host, roots: Sequence[str], limit: int) -> tuple[tuple[Environment, ...], tuple[Unknown, ...]]:
+    """The environments below these places, of this machine or in a container, and what could not be seen."""
+    places = find(host, roots, limit=limit)
     gaps, found, room = list(places.gaps), list[Environment](), _DISTRIBUTIONS
     mode = functools.cache(lambda path: host.stat(path).st_mode)
     for path in places.directories:
@@ -66,7 +72,7 @@ def python_environments(host: Host, config: Config) -> PythonEnvironments:
             distributions = _installed(host, path, room=room, gaps=gaps)
             room -= len(distributions)
             found.append(msgspec.structs.replace(environment, distributions=distributions))
-    return PythonEnvironments(environments=tuple(found), gaps=tuple(gaps))
+    return tuple(found), tuple(gaps)
 
 
 def _environment_or_gap(host: Host, path: str, mode: Callable[[str], int], gaps: list[Unknown]) -> Environment | None:

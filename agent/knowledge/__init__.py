@@ -101,6 +101,13 @@ class ImageLifecycle(Table, frozen=True, kw_only=True):
     retired: tuple[RetiredLine, ...]
 
 
+class DeepLearningContainers(Table, frozen=True, kw_only=True):
+    """How the names of Google's Deep Learning Containers begin."""
+
+    file: ClassVar[str] = "deep_learning_containers"
+    prefixes: tuple[str, ...]
+
+
 class ExpectedPort(Value, frozen=True, kw_only=True):
     """A port that any good machine may show, as ``tcp/22``, and what holds it."""
 
