@@ -57,7 +57,7 @@ class Parts:
         try:
             content = os.pread(self._descriptor, length, offset)
         except OSError as error:
-            raise _cannot(self.path, error) from error
+            raise cannot(self.path, error) from error
         if len(content) < length:
             raise CannotLookError(f"{shown(self.path)} ends before byte {offset + length}")
         return content
@@ -119,9 +119,9 @@ class Host:
     def parts(self, path: str) -> Iterator[Parts]:
         """A regular file while it is open, for files of which some parts are needed and not the whole."""
         try:
-            descriptor = os.open(self.place(path), os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+            descriptor = self._open(path, _READ)
         except (OSError, ValueError) as error:
-            raise _cannot(path, error) from error
+            raise cannot(path, error) from error
         try:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise CannotLookError(f"{shown(path)} is not a regular file")
