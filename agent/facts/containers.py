@@ -18,8 +18,9 @@ import msgspec
 from agent.config import Config
 from agent.facts.container_processes import Running, holds_gpu, running
 from agent.facts.container_stores import Image, Known, stores
+from agent.facts.debian_control import STATUS
 from agent.facts.machine import parse_os_release
-from agent.facts.packages import STATUS, Package, parse_status
+from agent.facts.packages import Package, parse_status
 from agent.facts.python import Environment, environments
 from agent.facts.rpm import RpmPackage
 from agent.host import MEBIBYTE, Host, shown
