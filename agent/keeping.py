@@ -7,6 +7,7 @@ rare, else once a minute. What is the same is written again after hours, so that
 from __future__ import annotations
 
 import contextlib
+import math
 from typing import Any
 
 from agent import collect
@@ -36,8 +37,9 @@ class Keeper:
         if self._signature != self.state.signature(self.state.snapshot):
             self._kept.clear()  # somebody else wrote it, as a scan does
         saved = collect.saved(look)
-        digest, at = self._kept.get(saved.probe, (b"", 0.0))
-        if digest != saved.digest() or now - at >= refresh:
+        digest, at = self._kept.get(saved.probe, (b"", -math.inf))
+        wait = look.probe.settles.total_seconds() if digest != saved.digest() else refresh
+        if now - at >= wait:
             self._pending[saved.probe] = saved
         else:
             self._pending.pop(saved.probe, None)  # it changed and changed back before that was kept

@@ -1,156 +1,48 @@
 """Workloads: the processes that have a GPU open, whose they are and what they run.
 
 Seen through /proc alone, with no question to the driver. How much of a GPU each takes is NVML's to say, and is
-joined to it by ``with_usage``. Command lines and environments hold secrets: of them only what is named here is kept.
+joined to it by ``gpu_usage``. Command lines and environments hold secrets: only what is named in
+``told_by_process`` is kept of them.
 """
 
 from __future__ import annotations
 
+import contextlib
+import datetime as dt
+import functools
+import posixpath
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Literal
 
-from agent.facts.ports import Exposure
-from agent.model import Fact, Value
+import msgspec
 
-_TEMPORARY = ("/tmp/", "/var/tmp/", "/dev/shm/", "/run/user/")  # noqa: S108 -- named to be recognised, not written to
+from agent.config import Config
+from agent.facts import gpu_holders, owners
+from agent.facts.connections import Sockets, sockets
+from agent.facts.container_processes import containing
+from agent.facts.container_stores import Known, stores
+from agent.facts.gpu import parse_fields
+from agent.facts.gpu_holders import Holder
+from agent.facts.gpu_nodes import GpuNodes
+from agent.facts.told_by_process import parse_preload
+from agent.facts.traces_of_work import first_models, models
+from agent.facts.workload import Container, Job, Program, Workload
+from agent.facts.workload_details import Details, Examiner
+from agent.facts.workload_jobs import parse_jobs
+from agent.host import Host, shown
+from agent.model import AbsentError, CannotLookError, Fact, Unknown, probe
 
-
-class Program(Value, frozen=True, kw_only=True):
-    """What a process runs. ``path`` is its program as the kernel names it, empty where that may not be seen.
-
-    ``origin`` says what has become of the file since: ``file`` is still there, ``deleted`` is not, in the place of
-    ``replaced`` lies another one, as after an update, and ``memory`` never was a file on a disk (memfd). ``script``
-    and ``module`` are what a Python was told to run.
-    """
-
-    path: str = ""
-    origin: Literal["file", "deleted", "replaced", "memory", "unknown"] = "unknown"
-    script: str = ""
-    module: str = ""
-
-    @property
-    def is_temporary(self) -> bool:
-        """Whether the program, or the script, lies where anybody may put it and nothing is meant to stay."""
-        return self.path.startswith(_TEMPORARY) or self.script.startswith(_TEMPORARY)
-
-    @property
-    def is_hidden(self) -> bool:
-        """Whether the program lies in a directory that is not listed by default, as ``~/.cache``, or is so itself."""
-        return "/." in self.path
-
-
-class MigInstance(Value, frozen=True, kw_only=True):
-    """A part of a GPU; ``compute`` is None where the process holds the GPU instance as a whole."""
-
-    gpu: int
-    compute: int | None = None
-
-
-class HeldGpu(Value, frozen=True, kw_only=True):
-    """A GPU that a process has open: ``minor`` is the number of /dev/nvidia0, the rest what the driver says of it.
-
-    ``memory`` in bytes and ``utilisation`` in percent are None until NVML was asked, and where it does not say.
-    """
-
-    minor: int
-    address: str = ""
-    uuid: str = ""
-    instances: tuple[MigInstance, ...] = ()
-    memory: int | None = None
-    utilisation: int | None = None
-
-
-class Container(Value, frozen=True, kw_only=True):
-    """The container of a process: the runtime that made it and its id; name and image where they are known."""
-
-    kind: str
-    id: str
-    name: str = ""
-    image: str = ""
-
-    @property
-    def short(self) -> str:
-        """The id as people write it."""
-        return self.id[:12]
-
-
-class Job(Value, frozen=True, kw_only=True):
-    """A scheduler's job. What only the environment of the process says is ``claimed``: it may say anything there."""
-
-    kind: Literal["slurm", "kubernetes", "ray", "vertex"]
-    id: str
-    step: str = ""
-    claimed: bool = False
-
-
-class OpenPort(Value, frozen=True, kw_only=True):
-    """A TCP port on which the process listens."""
-
-    port: int
-    address: str
-    exposure: Exposure
-
-    @property
-    def name(self) -> str:
-        """As the subjects of listeners are written."""
-        return f"tcp/{self.port}"
-
-
-class Remote(Value, frozen=True, kw_only=True):
-    """Where the process is connected to by TCP: the port there and how far away it is, not whose it is."""
-
-    port: int
-    exposure: Exposure
-
-
-class Workload(Value, frozen=True, kw_only=True):
-    """A process that has a GPU open. ``(pid, started)`` names it; ``started`` is in clock ticks since the boot.
-
-    ``login`` and ``session`` are the user who logged in, whoever it became since, and the audit session. ``unit`` is
-    the innermost unit of systemd. ``environments`` are directories of Python packages; ``prefix`` is what the
-    variables of conda or a virtual environment name. ``frameworks`` and ``libraries`` (NVIDIA's own) are told by the
-    files mapped. ``preload`` is what LD_PRELOAD and LD_AUDIT named when the program was started. ``visible`` is
-    CUDA_VISIBLE_DEVICES. ``named`` are the entries of the table of misuse that the command line or the name matches.
-    ``truncated`` says that it has more open or mapped than was looked at.
-    """
-
-    pid: int
-    started: int
-    parent: int = 0
-    name: str = ""
-    uid: int
-    user: str = ""
-    login: int | None = None
-    login_user: str = ""
-    session: int | None = None
-    unit: str = ""
-    container: Container | None = None
-    jobs: tuple[Job, ...] = ()
-    program: Program = Program()
-    environments: tuple[str, ...] = ()
-    prefix: str = ""
-    frameworks: tuple[str, ...] = ()
-    libraries: tuple[str, ...] = ()
-    notebook: str = ""
-    kernel: str = ""
-    gpus: tuple[HeldGpu, ...] = ()
-    visible: str = ""
-    mps: Literal["", "control", "server", "client"] = ""
-    ports: tuple[OpenPort, ...] = ()
-    remotes: tuple[Remote, ...] = ()
-    models: tuple[str, ...] = ()
-    preload: tuple[str, ...] = ()
-    named: tuple[str, ...] = ()
-    truncated: bool = False
-
-    @property
-    def key(self) -> tuple[int, int]:
-        """The identity until the next boot; a pid alone is used again."""
-        return (self.pid, self.started)
-
-    @property
-    def label(self) -> str:
-        """What to call it in a sentence: the script or module that it runs, else its program."""
-        return self.program.script or self.program.module or self.program.path or self.name
+_WORKLOADS = 2000
+_REMOTES = 50
+_NOBODY = 0xFFFFFFFF
+"""No login: https://man7.org/linux/man-pages/man5/proc_pid_loginuid.5.html"""
+_PRELOAD = "/etc/ld.so.preload"
+_MPS: Mapping[str, Literal["control", "server"]] = {
+    # https://docs.nvidia.com/deploy/mps/
+    "nvidia-cuda-mps-control": "control",
+    "nvidia-cuda-mps-server": "server",
+}
+_DRIVER = ("/dev/nvidiactl", "/dev/nvidia0", "/proc/driver/nvidia/version")
 
 
 class Workloads(Fact, frozen=True, kw_only=True):
@@ -166,3 +58,185 @@ class Workloads(Fact, frozen=True, kw_only=True):
     ending: tuple[int, ...] = ()
     preload: tuple[str, ...] = ()
     complete: bool = True
+
+
+@probe(every=dt.timedelta(seconds=60), settles=dt.timedelta(minutes=5))
+def workloads(host: Host, _config: Config) -> Workloads:
+    """The processes that have a GPU open."""
+    if not any(map(host.exists, _DRIVER)):
+        return Workloads()  # without the driver there is nothing that anybody could have opened
+    covered = set(gpu_holders.covered(host))
+    found = gpu_holders.find(host)
+    look = _Look(host)
+    seen = tuple(look.workloads(found.holders[:_WORKLOADS]))
+    gaps = list(look.gaps)
+    if found.unreadable:
+        hint = "Run it as root, with CAP_SYS_PTRACE, to see this."
+        gaps.append(Unknown(reason="some processes may not be looked into, and could use a GPU", hint=hint))
+    if found.truncated or len(found.holders) > _WORKLOADS:
+        gaps.append(Unknown(reason="more files are open, or more processes use a GPU, than were looked at"))
+    return Workloads(
+        workloads=seen,
+        hidden=tuple(sorted(covered & set(host.processes()))),
+        ending=found.ending,
+        preload=_preload(host, gaps),
+        complete=not (found.unreadable or found.truncated or look.gaps),
+        gaps=tuple(gaps),
+    )
+
+
+class _Look:
+    """What all workloads of one look share."""
+
+    def __init__(self, host: Host) -> None:
+        """See the GPUs, the users and the containers as they are now."""
+        self.gaps: list[Unknown] = []
+        self._host = host
+        self._nodes = GpuNodes(host)
+        self._examiner = Examiner(host, uptime=_uptime(host))
+        self._container = containing(host)
+        self._users: Mapping[int, str] = {}
+        with contextlib.suppress(CannotLookError):
+            self._users = owners.parse_passwd(host.read("/etc/passwd"))
+
+    def workloads(self, holders: Iterable[Holder]) -> Iterator[Workload]:
+        """The holders as workloads, without those that end meanwhile."""
+        seen = list[tuple[Holder, Workload]]()
+        for holder in holders:
+            with contextlib.suppress(AbsentError):
+                workload = self._workload(holder)
+                # Its number may have become another's while it was looked at.
+                if gpu_holders.look_at(self._host, holder.pid).started == holder.stat.started:
+                    seen.append((holder, workload))
+        containers = [each.container.id for _, each in seen if each.container]
+        known = _known_containers(self._host, frozenset(containers)) if containers else {}
+        networks = self._networks([holder for holder, _ in seen])
+        for holder, workload in seen:
+            yield _joined(workload, known, networks(holder), holder.sockets)
+
+    def _workload(self, holder: Holder) -> Workload:
+        host, place = self._host, holder.place
+        name = shown(host.read(f"/proc/{holder.pid}/comm", limit=4096).removesuffix(b"\n"))
+        status = parse_fields(host.text(f"{place}/status", limit=65536))
+        groups = host.text(f"{place}/cgroup", limit=65536)
+        container = self._container(holder.pid)
+        uid, login = _number(status.get("Uid", ""), 1), self._audit(place, "loginuid")
+        seen = self._details(holder, name, code=_number(status.get("VmLib", ""), 0), inside=container is not None)
+        files, more = first_models(seen.traces.models | models(holder.files))
+        return Workload(
+            pid=holder.pid,
+            started=holder.stat.started,
+            parent=holder.stat.parent,
+            name=name,
+            uid=uid,
+            user=self._users.get(uid, ""),
+            login=login,
+            login_user="" if login is None else self._users.get(login, ""),
+            session=self._audit(place, "sessionid"),
+            unit=owners.parse_cgroup(groups).unit,
+            container=Container(id=container[0], kind=container[1]) if container else None,
+            jobs=_jobs(parse_jobs(groups), seen.told.jobs),
+            program=seen.program,
+            environments=seen.environments,
+            prefix=seen.told.prefix,
+            frameworks=seen.frameworks,
+            libraries=tuple(sorted(seen.traces.libraries)),
+            notebook=seen.told.notebook,
+            kernel=seen.words.kernel,
+            gpus=self._nodes.held(holder.nodes),
+            visible=seen.told.visible,
+            mps=_MPS.get(posixpath.basename(seen.program.path), ""),
+            models=files,
+            preload=seen.told.preload,
+            named=seen.named,
+            truncated=more or holder.truncated or seen.traces.truncated,
+        )
+
+    def _details(self, holder: Holder, name: str, *, code: int, inside: bool) -> Details:
+        try:
+            return self._examiner.details(holder, name, code=code, inside=inside)
+        except AbsentError:
+            raise
+        except CannotLookError as error:
+            self.gaps.append(Unknown(reason=error.reason, hint=error.hint, scope=name))
+            return Details(program=Program())
+
+    def _audit(self, place: str, name: str) -> int | None:
+        """Who logged in, as the kernel keeps it whatever the process becomes; a kernel without audit has none."""
+        with contextlib.suppress(CannotLookError):
+            number = _number(self._host.line(f"{place}/{name}"), 0, _NOBODY)
+            return None if number == _NOBODY else number
+        return None
+
+    def _networks(self, holders: Iterable[Holder]) -> Callable[[Holder], Sockets]:
+        """What tells the sockets of a process; each network is asked once, for all that live in it."""
+        members: dict[str, list[Holder]] = {}
+        for holder in holders:
+            with contextlib.suppress(CannotLookError):
+                if holder.sockets:
+                    members.setdefault(self._host.link(f"{holder.place}/ns/net"), []).append(holder)
+        found: dict[tuple[int, int], Sockets] = {}
+        for group in members.values():
+            wanted = frozenset[int]().union(*(each.sockets for each in group))
+            for holder in group:
+                with contextlib.suppress(CannotLookError):  # it ended: the next one may tell
+                    seen = sockets(self._host, holder.place, wanted)
+                    found.update((_key(each), seen) for each in group)
+                    break
+        return lambda holder: found.get(_key(holder), Sockets(ports={}, remotes={}))
+
+
+def _key(holder: Holder) -> tuple[int, int]:
+    return holder.pid, holder.stat.started
+
+
+def _joined(workload: Workload, known: Mapping[str, Known], network: Sockets, inodes: Iterable[int]) -> Workload:
+    """The workload with what is looked up for all together: its sockets, and what its container is called."""
+    container = workload.container
+    if container and container.id in known:
+        said = known[container.id]
+        container = Container(id=container.id, kind=container.kind, name=said.name, image=said.image)
+    inodes = frozenset(inodes)
+    ports = {network.ports[inode] for inode in inodes if inode in network.ports}
+    remotes = {network.remotes[inode] for inode in inodes if inode in network.remotes}
+    return msgspec.structs.replace(
+        workload,
+        container=container,
+        ports=tuple(sorted(ports, key=lambda each: (each.port, each.address))),
+        remotes=tuple(sorted(remotes, key=lambda each: (each.port, each.exposure.rank)))[:_REMOTES],
+        truncated=workload.truncated or len(remotes) > _REMOTES,
+    )
+
+
+@functools.lru_cache(maxsize=2)
+def _known_containers(host: Host, ids: frozenset[str]) -> Mapping[str, Known]:
+    """What the runtimes say of these containers; asked again when there are others."""
+    return stores(host, ids).containers
+
+
+def _jobs(sure: Sequence[Job], claimed: Iterable[Job]) -> tuple[Job, ...]:
+    kinds = {job.kind for job in sure}
+    return (*sure, *(job for job in claimed if job.kind not in kinds))
+
+
+def _number(text: str, place: int, otherwise: int = 0) -> int:
+    fields = text.split()
+    is_number = len(fields) > place and fields[place].isascii() and fields[place].isdigit()
+    return int(fields[place]) if is_number else otherwise
+
+
+def _uptime(host: Host) -> float:
+    try:
+        return float(host.line("/proc/uptime").split()[0])
+    except (ValueError, IndexError) as error:
+        raise CannotLookError("/proc/uptime is not in the kernel's format") from error
+
+
+def _preload(host: Host, gaps: list[Unknown]) -> tuple[str, ...]:
+    try:
+        return parse_preload(host.text(_PRELOAD, limit=65536))
+    except AbsentError:
+        return ()
+    except CannotLookError as error:
+        gaps.append(Unknown(reason=error.reason, hint=error.hint, scope=_PRELOAD))
+        return ()
