@@ -74,8 +74,9 @@ def running(host: Host) -> tuple[Running, ...]:
 
 def containing(host: Host) -> Callable[[int], tuple[str, str] | None]:
     """What tells the id and the kind of the container that a process is in, if any, for the time of one look."""
-    own = _root(host, 1)
-    roots: dict[str, Root | None] = {}
+    own, roots = None, dict[str, Root | None]()
+    with contextlib.suppress(AbsentError):
+        own = _root(host, 1)
     if own is None:  # not ours to look into: only known runtimes can be told
         return lambda pid: parse_cgroup(host.text(f"/proc/{pid}/cgroup", limit=65536))
     return lambda pid: _container(host, pid, own, roots)

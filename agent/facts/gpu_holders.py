@@ -21,6 +21,7 @@ _STATE, _PARENT, _THREADS, _STARTED = 0, 1, 17, 19
 _TASKS = 64
 """So many threads of a process without its first one are asked."""
 _ENDED = {"Z", "X", "x"}
+_SOCKET = re.compile(r"socket:\[(\d{1,20})\]", re.ASCII)
 _COVERED = re.compile(r"/proc/(\d{1,10})", re.ASCII)
 _MOUNTS = 16 << 20
 
@@ -126,18 +127,14 @@ def _open_files(host: Host, pid: int, limit: int) -> tuple[str | None, list[str]
 
 
 def _holder(pid: int, stat: Stat, place: str, targets: list[str]) -> Holder:
-    nodes = {target.removesuffix(DELETED) for target in targets if is_use(target)}
-    sockets = {int(number) for target in targets if (number := _socket(target))}
-    files = {target for target in targets if target.startswith("/") and not target.startswith(("/dev/", "/proc/"))}
+    different = set(targets)
+    nodes = {target.removesuffix(DELETED) for target in different if is_use(target)}
+    sockets = {int(match[1]) for target in different if (match := _SOCKET.fullmatch(target))}
+    files = {target for target in different if target.startswith("/") and not target.startswith(("/dev/", "/proc/"))}
     return Holder(
         pid=pid, stat=stat, place=place, nodes=frozenset(nodes), sockets=frozenset(sockets), files=frozenset(files),
         truncated=len(targets) > _OF_ONE,
     )  # fmt: skip
-
-
-def _socket(target: str) -> str:
-    number = target.removeprefix("socket:[").removesuffix("]") if target.startswith("socket:[") else ""
-    return number if number.isascii() and number.isdigit() else ""
 
 
 def covered(host: Host) -> tuple[int, ...]:

@@ -110,7 +110,7 @@ def models(paths: Iterable[str]) -> set[str]:
     return {
         path
         for path in paths
-        if any(f"{fragment}/" in path for fragment in _places())
+        if _in_a_place().search(path)
         or (path.lower().endswith(suffixes) and not path.startswith(_SYSTEM) and "-packages/" not in path)
     }
 
@@ -119,6 +119,11 @@ def models(paths: Iterable[str]) -> set[str]:
 def _places() -> tuple[str, ...]:
     """What paths of well-known places have in them; a place known by custom alone says nothing."""
     return tuple(each.path.removeprefix("~") for each in knowledge.load(ModelPlaces).places if not each.holding)
+
+
+@functools.cache
+def _in_a_place() -> re.Pattern[str]:
+    return re.compile("|".join(re.escape(f"{fragment}/") for fragment in _places()))
 
 
 def first_models(paths: Iterable[str]) -> tuple[tuple[str, ...], bool]:
