@@ -1,6 +1,6 @@
 # What people and CI run. `make` is everything that must hold before a change goes in.
 .DEFAULT_GOAL := all
-.PHONY: all test slow format-check lint types fix bench bundle lock clean environment
+.PHONY: all test slow format-check lint types fix bench bundle advisories lock clean environment
 
 DEV := .venv-dev/bin
 SCRIPTS := install.sh tests/run .ci/run
@@ -32,6 +32,9 @@ bench: environment
 
 bundle: environment # dist/dlvmguard-VERSION-bundle.tar.gz, which installs without a network
 	$(DEV)/python -m release.bundle
+
+advisories: environment # the database that ships with the program; FROM=all.zip KEV=kev.json DATE=day for newer sources
+	$(DEV)/python -m release.advisories --from "$(FROM)" --kev "$(KEV)" --date "$(DATE)"
 
 PYTHON ?= python3.10
 lock: # the newest versions of all dependencies, with their hashes

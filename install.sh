@@ -841,6 +841,7 @@ make_directories() {
     directory "$STATE" root:dlvmguard 750
     directory "$STATE/collected" root:dlvmguard 750
     directory "$STATE/ledger" dlvmguard:dlvmguard 750
+    directory "$STATE/advisories" dlvmguard:dlvmguard 750
 }
 
 directory() {
@@ -939,7 +940,7 @@ systemctl_quietly() { bounded 120 systemctl --quiet "$@" >/dev/null 2>&1; }
 # Services are left alone while what they run is what they were started with, so whoever stopped one is respected.
 start_services() {
     [ "$(running)" != "$(cat "$PLACE/.started" 2>/dev/null)" ] || return 0
-    services="dlvmguard-watch.service dlvmguard-report.path dlvmguard-report.timer"
+    services="dlvmguard-watch.service dlvmguard-report.path dlvmguard-report.timer dlvmguard-advisories.timer"
     if ! has_systemctl; then
         note "systemd is not here: nothing is started"
     elif [ -n "$no_start" ] || ! is_booted; then
@@ -995,7 +996,8 @@ rollback() {
 }
 
 uninstall() {
-    for unit in dlvmguard-report.timer dlvmguard-report.path dlvmguard-report.service dlvmguard-watch.service; do
+    for unit in dlvmguard-advisories.timer dlvmguard-advisories.service dlvmguard-report.timer dlvmguard-report.path \
+        dlvmguard-report.service dlvmguard-watch.service; do
         [ ! -e "$UNITS/$unit" ] || act "stop and remove $unit" remove_unit "$unit"
     done
     for unit in "$UNITS"/dlvmguard-*; do
@@ -1004,7 +1006,8 @@ uninstall() {
     [ -n "$dry" ] || ! is_booted || { systemctl_quietly daemon-reload && systemctl_quietly reset-failed 'dlvmguard-*'; } || :
     case "$(readlink "$COMMAND")" in "$PLACE"/*) act "remove $COMMAND" rm -f "$COMMAND" ;; esac
     # The last run of a timer is remembered by systemd.
-    for path in "$PLACE" /run/dlvmguard /var/lib/systemd/timers/stamp-dlvmguard-report.timer ${purge:+"${CONFIGURATION%/*}" "$STATE"}; do
+    for path in "$PLACE" /run/dlvmguard /var/lib/systemd/timers/stamp-dlvmguard-report.timer \
+        /var/lib/systemd/timers/stamp-dlvmguard-advisories.timer ${purge:+"${CONFIGURATION%/*}" "$STATE"}; do
         [ ! -e "$path" ] || act "remove $path" rm -rf "$path"
     done
     if [ -n "$purge" ]; then

@@ -1,7 +1,8 @@
 """The command line: what a person types. Each command gathers, hands on, and shows; it decides nothing itself.
 
-Exit codes: 0 fine, 1 findings at or above the threshold (for ``report``: something could not be delivered),
-2 wrong use or configuration, or state that cannot be used, 3 interrupted, 70 a defect in dlvmguard.
+Exit codes: 0 fine, 1 findings at or above the threshold (for ``report``: something could not be delivered; for
+``advisories refresh`` and ``import``: none was taken, and the one in use stays), 2 wrong use or configuration, or state
+that cannot be used, 3 interrupted, 70 a defect in dlvmguard.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import click
 
 from agent import __version__
 from agent.cli_advisories import advisories
+from agent.cli_packages import packages, sbom
 from agent.config import ConfigError
 from agent.model import CannotLookError, Severity
 from agent.session import Session, Suggesting, form_option, near, pass_session
@@ -245,6 +247,8 @@ def config_reference() -> None:
 
 
 cli.add_command(advisories)
+cli.add_command(packages)
+cli.add_command(sbom)
 
 
 def main(words: list[str] | None = None) -> NoReturn:

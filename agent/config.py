@@ -6,6 +6,7 @@ and the nearest name that exists. The reference that ``dlvmguard config referenc
 
 from __future__ import annotations
 
+import datetime as dt
 import difflib
 import re
 import typing
@@ -56,6 +57,19 @@ class ImageSection(Section, frozen=True, kw_only=True):
     maximum_age_days: Annotated[int, _described("An image older than this many days is a finding.", ge=1, le=3650)] = (
         120
     )
+    compute_api: Annotated[
+        bool,
+        _described(
+            "Ask the Compute API, with the machine's own service account, whether its image family has a newer image."
+        ),
+    ] = False
+    compute_endpoint: Annotated[
+        str,
+        _described(
+            "Where the Compute API answers, for private access; https, or this machine itself.",
+            pattern=r"^(https://[^\s/@]+|http://(127\.0\.0\.1|localhost|\[::1\])(:\d{1,5})?)$",
+        ),
+    ] = "https://compute.googleapis.com"
 
 
 class PackagesSection(Section, frozen=True, kw_only=True):
@@ -77,6 +91,9 @@ class PythonSection(Section, frozen=True, kw_only=True):
         int,
         _described("At most this many directories are visited; what is left out is reported.", ge=100, le=5_000_000),
     ] = 100_000
+    seconds: Annotated[
+        float, _described("The search ends after this time; what is left out is reported.", gt=0, le=3600)
+    ] = 60.0
 
 
 class GpuSection(Section, frozen=True, kw_only=True):
@@ -112,6 +129,60 @@ class ModelsSection(Section, frozen=True, kw_only=True):
             "At most this many bytes are read in one scan, or one larger file; the rest waits for the next.", ge=0
         ),
     ] = 20 << 30
+
+
+_Given = Annotated[str, Meta(min_length=1, max_length=500)]
+
+
+class SuppressSection(Section, frozen=True, kw_only=True):
+    """Findings about flaws that somebody answers for, until a day: ``[[advisories.suppress]]``.
+
+    ``place`` may hold ``*``; what is not given fits everything, but one of the three has to be given.
+    """
+
+    id: Annotated[str, _described("The flaw, by any of its ids.")] = ""
+    package: Annotated[str, _described("The package, as its ecosystem calls it.")] = ""
+    place: Annotated[str, _described("Where it is installed, as the finding says; * stands for any text.")] = ""
+    reason: Annotated[_Given, _described("Why it does no harm.")]
+    owner: Annotated[_Given, _described("Who answers for it.")]
+    until: Annotated[dt.date, _described("The last day on which this holds.")]
+
+    def __post_init__(self) -> None:
+        """Refuse what would fit everything."""
+        if not (self.id or self.package or self.place):
+            raise ValueError("expected one of id, package and place; without them it would fit everything")
+
+
+class AdvisoriesSection(Section, frozen=True, kw_only=True):
+    """The advisory database: what is known of flaws in packages."""
+
+    suppress: Annotated[
+        tuple[SuppressSection, ...],
+        _described("Flaws that somebody answers for, each with id, package or place, reason, owner and until."),
+    ] = ()
+    vex: Annotated[
+        tuple[Annotated[str, Meta(pattern=r"^/")], ...],
+        _described("Paths of OpenVEX documents that say which flaws do no harm here."),
+    ] = ()
+    url: Annotated[
+        str,
+        _described(
+            "Where a newer one is fetched, as https://... or gs://bucket/prefix; empty: it is not.",
+            pattern=r"^((https?|gs)://[^\s?#@]+)?$",
+        ),
+    ] = ""
+    public_keys: Annotated[
+        tuple[Annotated[str, Meta(pattern=r"^[A-Za-z0-9+/]{43}=$")], ...],
+        _described("Keys that may sign it, as `dlvmguard advisories publish` prints them."),
+    ] = ()
+    credentials: Annotated[
+        Literal["none", "machine"],
+        _described('"machine" for a private bucket: the attached service account, towards Cloud Storage alone.'),
+    ] = "none"
+    ecosystems: Annotated[
+        tuple[str, ...],
+        _described('Fetched beside what this machine needs, for its containers, as "Debian:12"; "*" for everything.'),
+    ] = ()
 
 
 class CloudLoggingSection(Section, frozen=True, kw_only=True):
@@ -161,6 +232,7 @@ class Config(Section, frozen=True, kw_only=True):
     gpu: GpuSection = GpuSection()
     ports: PortsSection = PortsSection()
     models: ModelsSection = ModelsSection()
+    advisories: AdvisoriesSection = AdvisoriesSection()
     sinks: SinksSection = SinksSection()
 
 
@@ -207,7 +279,9 @@ def _explained(message: str) -> str:
 def _section_at(path: str) -> type[Section]:
     section: type[Section] = Config
     for name in filter(None, path.split(".")):
-        section = typing.get_type_hints(section)[name]
+        key, bracket, _ = name.partition("[")
+        hint = typing.get_type_hints(section)[key]
+        section = typing.get_args(hint)[0] if bracket else hint  # one of a list of tables
     return section
 
 

@@ -100,6 +100,18 @@ class Host:
         except (OSError, ValueError) as error:
             raise cannot(path, error) from error
 
+    @contextlib.contextmanager
+    def opened(self, path: str) -> Iterator[IO[bytes]]:
+        """A regular file for whoever goes about in it by themselves, as in a zip archive, and sees to the limits."""
+        try:
+            handle = self._open(path, _READ)
+        except (OSError, ValueError) as error:
+            raise cannot(path, error) from error
+        with open(handle, "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise CannotLookError(f"{shown(path)} is not a regular file")
+            yield file
+
     def stream(self, path: str, *, limit: int, block: int = MEBIBYTE) -> Iterator[bytes]:
         """A regular file in blocks, for files too large to hold; more than ``limit`` bytes is an error."""
         read = 0

@@ -1,7 +1,7 @@
 """The door to the metadata server: single questions with limits, to a server that may be none or hostile.
 
-The keys that return tokens are never asked for here, and errors name the key, never what was answered: the values of
-attributes are where people put passwords.
+A token is asked for by ``token`` alone, and errors name the key, never what was answered: the values of attributes are
+where people put passwords.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import time
 import typing
 from collections.abc import Callable
 from typing import TypeVar
+
+import msgspec
 
 from agent.model import AbsentError, CannotLookError, Unknown, attempt
 
@@ -30,6 +32,12 @@ _TROUBLESHOOTING = "https://cloud.google.com/compute/docs/troubleshooting/troubl
 _BUSY = {429, 503}  # the answers after which that page says to try again
 _MANY = 1000  # service accounts, scopes, attributes: real machines have a handful
 _PLAIN = re.compile(r"[A-Za-z0-9_.:/@-]{1,300}")
+
+_TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]{1,8192}")  # https://www.rfc-editor.org/rfc/rfc6750#section-2.1
+
+
+class _Token(msgspec.Struct):
+    access_token: str
 
 
 class MetadataError(CannotLookError):
@@ -51,6 +59,8 @@ class MetadataServer:
         self._session = session
         # Neither the proxies nor the .netrc of whoever runs this may see or answer the questions.
         session.trust_env = False
+        # requests would read the body of a redirect, however long, even where it is not to follow it.
+        session.get_redirect_target = lambda _answer: None  # type: ignore[assignment, method-assign]
         session.headers.update({"Metadata-Flavor": "Google", "Accept-Encoding": "identity"})
 
     def value(self, key: str) -> str:
@@ -85,6 +95,17 @@ class MetadataServer:
                 time.sleep(pause)
         return self.once(key)
 
+    def token(self) -> str:
+        """An access token of the machine's service account, for the header of a request and for nothing else."""
+        key = "instance/service-accounts/default/token"
+        try:
+            token = msgspec.json.decode(self.text(key), type=_Token).access_token
+        except (msgspec.DecodeError, ValueError, RecursionError):
+            raise MetadataError(f"gave an answer of unexpected form for {key}") from None
+        if not _TOKEN.fullmatch(token):
+            raise MetadataError(f"gave an answer of unexpected form for {key}")
+        return token
+
     def once(self, key: str, *, seconds: float = _SECONDS) -> str:
         """The text of a key, asked for once."""
         import requests  # noqa: PLC0415 -- slow to import, which only a machine that may be Google's should pay
@@ -114,7 +135,7 @@ def _accepted(key: str, answer: requests.Response) -> str:
     return body.decode("utf-8", "backslashreplace")
 
 
-def within(seconds: float, call: Callable[[], T]) -> T:
+def within(seconds: float, call: Callable[[], T], *, who: str = "the metadata server") -> T:
     """The result of a talk with a server that may be hostile, or CannotLookError once the time is up.
 
     The timeouts of requests are those of single reads: a server that drips bytes could hold us for hours. So the
@@ -122,12 +143,12 @@ def within(seconds: float, call: Callable[[], T]) -> T:
     """
     answers: queue.SimpleQueue[T | Unknown] = queue.SimpleQueue()
     threading.Thread(
-        target=lambda: answers.put(attempt(call, what="asking the metadata server")), daemon=True, name="metadata"
+        target=lambda: answers.put(attempt(call, what=f"asking {who}")), daemon=True, name="metadata"
     ).start()
     try:
         answer = answers.get(timeout=seconds)
     except queue.Empty:
-        raise CannotLookError(f"the metadata server did not answer in full within {seconds:g} s") from None
+        raise CannotLookError(f"{who} did not answer in full within {seconds:g} s") from None
     if isinstance(answer, Unknown):
         raise CannotLookError(answer.reason, answer.hint)
     return answer

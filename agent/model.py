@@ -271,6 +271,11 @@ class Check(Value, frozen=True, kw_only=True):
     wants: Mapping[str, type[Fact]]
     judge: Callable[..., Iterable[Finding | Unknown]]
 
+    @property
+    def asks_for_facts(self) -> bool:
+        """Whether it is about the machine, and not about the program and its configuration alone."""
+        return any(issubclass(kind, Fact) for kind in self.needs.values())
+
     def __call__(self, *arguments: Any, **named: Any) -> Iterable[Any]:
         """Judge, as a plain function, which is how tests call it."""
         return self.judge(*arguments, **named)

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from agent import __version__, collect, discovery, outbox, pulse, ship
+from agent.advisories import database
 from agent.config import Config
 from agent.evaluate import evaluate
 from agent.facts.machine import Machine
@@ -18,7 +19,7 @@ from agent.host import Host
 from agent.ledger import Ledger, Look
 from agent.ledger_file import reading, writing
 from agent.model import Event, Fact, Judged, Moment, Outcome, Probe, Unknown, Value, short_id
-from agent.state import State, StateError
+from agent.state import State, StateError, locate
 from agent.views.status import Status
 from agent.views.summary import Summary, Topic
 
@@ -56,7 +57,7 @@ def scan(
     local = look(probe for probe in probes if not probe.network)
     notices = _attempted(lambda: _handed_over(state, local)) if state else []
     looks = local + look(probe for probe in probes if probe.network)
-    outcomes = judge(looks, config)
+    outcomes = judge(looks, config, state or _standing(config), is_whole=set(topics) == set(discovery.topics()))
     if state and not notices:
         notices = _attempted(lambda: _recorded(state, looks, outcomes))
     return Summary(
@@ -71,10 +72,19 @@ def scan(
     )
 
 
-def judge(looks: Iterable[collect.Look], config: Config) -> tuple[Outcome, ...]:
-    """The outcome of every check whose facts were looked at."""
+def judge(looks: Iterable[collect.Look], config: Config, state: State, *, is_whole: bool = True) -> tuple[Outcome, ...]:
+    """The outcome of every check whose facts were looked at; in a partial look, of those alone that need any."""
     moment = Moment(now=dt.datetime.now(dt.timezone.utc))
-    return evaluate(discovery.checks(), collect.facts(looks), config, moment)
+    checks = [check for check in discovery.checks() if is_whole or check.asks_for_facts]
+    with database.opened(state) as advisories:
+        return evaluate(checks, collect.facts(looks), config, moment, advisories)
+
+
+def _standing(config: Config) -> State:
+    """The state of this machine, for reading what was fetched of the advisories, as whoever may write it."""
+    state = locate(config.state_directory, writing=False)
+    state.give_up_root()
+    return state
 
 
 def _readable(state: State | None) -> bytes | None:
@@ -174,7 +184,7 @@ def _brought_up_to_date(host: Host, state: State, config: Config) -> str:
     for _ in range(_ROUNDS):
         signature = state.signature(state.snapshot)
         looks = _merged(host, state, config)
-        notice = record(state, looks, judge(looks, config)) or notice
+        notice = record(state, looks, judge(looks, config, state)) or notice
         if signature == state.signature(state.snapshot):
             break
     return notice

@@ -1,7 +1,8 @@
 """The one door to our own files: where the state lives, who may read it, and how it is replaced.
 
-``collected/`` is written by the side that looks at the machine (root, when installed), ``ledger/`` by the side
-that judges and ships; neither opens what the other may write, except that the latter reads the former's snapshot.
+``collected/`` is written by the side that looks at the machine (root, when installed), ``ledger/`` and
+``advisories/`` by the side that judges and ships; neither opens what the other may write, except that the latter
+reads the former's snapshot.
 Root is refused every file in a directory of somebody else's, and becomes that one for good to go there.
 """
 
@@ -15,7 +16,9 @@ import pwd
 import stat
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import msgspec
 
@@ -26,6 +29,7 @@ USER = "dlvmguard"
 """Who judges and ships on an installed machine; made by the installer."""
 _PULSE = "/run/dlvmguard/watch.json"
 _ABANDONED_SECONDS = 3600.0
+_PIECE = 1 << 18
 
 
 class StateError(Exception):
@@ -71,12 +75,22 @@ class State(msgspec.Struct, frozen=True):
         """One of our files, or None where it is not there yet."""
         self.keep_out(path)
         try:
-            with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-                if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                    raise StateError(f"{path} is not a regular file")
+            with _opened(path) as file:
                 return file.read(limit)
         except FileNotFoundError:
             return None
+        except OSError as error:
+            raise self.refused(path, error) from error
+
+    def stream(self, path: str) -> Iterator[bytes]:
+        """One of our files in pieces, for those too large to hold; nothing where it is not there yet."""
+        self.keep_out(path)
+        try:
+            with _opened(path) as file:
+                while piece := file.read(_PIECE):
+                    yield piece
+        except FileNotFoundError:
+            return
         except OSError as error:
             raise self.refused(path, error) from error
 
@@ -100,24 +114,39 @@ class State(msgspec.Struct, frozen=True):
 
     def write(self, path: str, content: bytes) -> None:
         """Replace one of our files whole: readers see the old or the new, never half of one."""
+        with self.replacing(path) as file:
+            file.write(content)
+
+    @contextlib.contextmanager
+    def replacing(self, path: str) -> Iterator[BinaryIO]:
+        """As ``write``, for content that comes in pieces; whatever is raised meanwhile leaves the old file."""
         self.keep_out(path)
         self.prepare(os.path.dirname(path))
         try:
-            handle, temporary = tempfile.mkstemp(dir=os.path.dirname(path), prefix=".new-")
-            try:
-                with open(handle, "wb") as file:
-                    file.write(content)
-                    self.share(handle)
-                    file.flush()
-                    os.fsync(handle)
-                os.replace(temporary, path)
-            except BaseException:
-                with contextlib.suppress(OSError):
-                    os.unlink(temporary)
-                raise
-            _sync_directory(os.path.dirname(path))
+            with _replacing(path) as file:
+                yield file
+                self.share(file.fileno())
         except OSError as error:
             raise self.refused(path, error) from error
+
+    @contextlib.contextmanager
+    def alone(self, directory: str) -> Iterator[None]:
+        """Hold one of our directories against others who would do this; the lock ends with the process.
+
+        Raises:
+            StateError: somebody else holds it.
+        """
+        self.keep_out(f"{directory}/")
+        self.prepare(directory)
+        try:
+            handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError as error:
+            raise self.refused(directory, error) from error
+        try:
+            _lock(handle, directory)
+            yield
+        finally:
+            os.close(handle)
 
     def publish(self, content: bytes) -> None:
         """Replace the pulse, which anybody may read and a crash may lose."""
@@ -267,6 +296,17 @@ def locate(chosen: str, *, writing: bool) -> State:
     return State(os.path.join(base if os.path.isabs(base) else os.path.expanduser("~/.local/state"), "dlvmguard"))
 
 
+def save(path: str, content: bytes) -> None:
+    """Replace an output file whole, made for others to read: they see the old or the new, never half of one."""
+    try:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with _replacing(path) as file:
+            os.fchmod(file.fileno(), 0o644)
+            file.write(content)
+    except OSError as error:
+        raise StateError(f"{path}: {os.strerror(error.errno).lower() if error.errno else error}") from error
+
+
 def append(path: str, content: bytes) -> None:
     """Add whole lines to an output file of ours; they are on disk on return, and none is there after an error.
 
@@ -279,16 +319,21 @@ def append(path: str, content: bytes) -> None:
             _append(handle, path, content)
         finally:
             os.close(handle)
-    except BlockingIOError as error:
-        raise StateError(f"{path} is being written to by another process") from error
     except OSError as error:
         raise StateError(f"{path}: {os.strerror(error.errno).lower() if error.errno else error}") from error
+
+
+def _lock(handle: int, path: str) -> None:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise StateError(f"{path} is being written to by another process") from error
 
 
 def _append(handle: int, path: str, content: bytes) -> None:
     if not stat.S_ISREG(os.fstat(handle).st_mode):
         raise StateError(f"{path} is not a regular file")
-    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    _lock(handle, path)
     size = os.fstat(handle).st_size
     if size and os.pread(handle, 1, size - 1) != b"\n":  # a kill or a crash tore the last line
         content = b"\n" + content
@@ -301,6 +346,32 @@ def _append(handle: int, path: str, content: bytes) -> None:
         raise
     if not size:
         _sync_directory(os.path.dirname(path))
+
+
+@contextlib.contextmanager
+def _opened(path: str) -> Iterator[BinaryIO]:
+    """A regular file, which is no link and for which nobody has to be waited."""
+    with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise StateError(f"{path} is not a regular file")
+        yield file
+
+
+@contextlib.contextmanager
+def _replacing(path: str) -> Iterator[BinaryIO]:
+    """A new file that takes the place of another once all of it is on disk, or is gone if anything is raised."""
+    handle, temporary = tempfile.mkstemp(dir=os.path.dirname(path), prefix=".new-")
+    try:
+        with open(handle, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(handle)
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+    _sync_directory(os.path.dirname(path))
 
 
 def _sync_directory(path: str) -> None:

@@ -39,9 +39,9 @@ ORDER = (
     ("agent.glances", "agent.keeping"),
     ("agent.watch",),
     ("agent.ship",),
-    ("agent.report",),
+    ("agent.report", "agent.listing"),
     ("agent.session",),
-    ("agent.cli_advisories",),
+    ("agent.cli_advisories", "agent.cli_packages"),
     ("agent.cli",),
 )
 """From left to right: a module may import its own room and what stands before it."""
@@ -104,7 +104,8 @@ ALLOWED_IN_CHECKS |= {"shlex"}  # names from the machine, quoted into the comman
 
 
 PURE = {"agent.integrity.manifest", "agent.inventory", "agent.advisories.advisory", "agent.advisories.matching"}
-PURE |= {"agent.advisories.priority", "agent.advisories.suppression"}
+PURE |= {"agent.advisories.priority", "agent.advisories.suppression", "agent.advisories.findings"}
+PURE |= {"agent.advisories.nvidia"}
 """What a check may use besides facts, tables and words: it is pure as they are."""
 
 

@@ -47,7 +47,9 @@ def test_help_shows_every_command_and_how_to_begin():
 
 
 @pytest.mark.parametrize(
-    "command", ["scan", "status", "watch", "explain", "checks", "facts", "report", "config check", "config reference"]
+    "command",
+    ["scan", "status", "watch", "explain", "checks", "facts", "report", "config check", "config reference"]
+    + [f"advisories {name}" for name in ("refresh", "import", "publish")],
 )
 def test_every_command_has_an_example_in_its_help(command):
     assert "Example" in run(*command.split(), "--help", check=0).stdout

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import json
+import lzma
 import os
+from pathlib import Path
 
 import msgspec
 
@@ -160,6 +162,16 @@ def test_what_cannot_be_read_in_a_container_is_a_gap_of_that_container(tmp_path)
     place = f"container:{ONE[:12]}"
     assert {gap.scope for gap in fact.gaps} == {f"{place}:deb", f"{place}:apk", f"{place}:rpm"}
     assert fact.gaps == fact.containers[0].gaps
+
+
+@needs_root
+def test_rpm_packages_are_read_in_a_container_too(tmp_path):
+    packed = Path(__file__).parent / "data" / "rpmdb.sqlite.xz"
+    files = {"/usr/lib/sysimage/rpm/rpmdb.sqlite": lzma.decompress(packed.read_bytes())}
+    with boxes(tmp_path, ONE, files=files) as host:
+        fact = look(host)
+    assert len(fact.containers[0].rpms) > 1
+    assert fact.gaps == ()
 
 
 @needs_root

@@ -25,18 +25,38 @@ from agent.checks.gpu import (
 )
 from agent.facts.gpu import Driver, Gpus, Library, Module, PciGpu
 from agent.facts.nvml import Gpu, Refused
-from agent.knowledge import Bulletin, DriverBranch, DriverBranches
+from agent.knowledge import DriverBranch, DriverBranches, NvidiaBulletin, NvidiaBulletins, NvidiaFlaw
+from agent.model import Severity
 from tests.fakes.nvml import address, uuid
 from tests.fakes.trees import NOW
 
 BRANCHES = DriverBranches(
     updated=dt.date(2026, 11, 1),
     sources=(),
-    bulletin=Bulletin(id="5861", published=dt.date(2026, 9, 30), url="https://example.org/5861"),
     branches=(
         DriverBranch(name="535", end=dt.date(2026, 6, 30)),
-        DriverBranch(name="580", end=dt.date(2028, 6, 30), fixed="580.178.04"),
-        DriverBranch(name="615", fixed="615.71.09"),
+        DriverBranch(name="580", end=dt.date(2028, 6, 30)),
+        DriverBranch(name="615"),
+    ),
+)
+BULLETINS = NvidiaBulletins(
+    updated=dt.date(2026, 11, 1),
+    sources=(),
+    bulletins=(
+        NvidiaBulletin(
+            product="driver",
+            id="5821",
+            published=dt.date(2026, 5, 19),
+            fixed=("535.309.01", "580.159.03"),
+            flaws=(NvidiaFlaw(id="CVE-1", score=8.8),),
+        ),
+        NvidiaBulletin(
+            product="driver",
+            id="5861",
+            published=dt.date(2026, 9, 30),
+            fixed=("580.178.04", "615.71.09"),
+            flaws=(NvidiaFlaw(id="CVE-2", score=7.8), NvidiaFlaw(id="CVE-3", score=5.5, branches=("615",))),
+        ),
     ),
 )
 NOT_SUPPORTED = Refused(error="NOT_SUPPORTED")
@@ -88,7 +108,7 @@ def test_no_gpu_and_a_gpu_that_is_well_or_silent_are_quiet(check, gpus):
 def test_a_machine_without_gpu_and_driver_is_quiet():
     assert list(nvidia_driver_not_loaded(Driver())) == []
     assert list(nvidia_driver_end_of_life(Driver(), BRANCHES, NOW)) == []
-    assert list(nvidia_driver_vulnerable(Driver(), BRANCHES)) == []
+    assert list(nvidia_driver_vulnerable(Driver(), BULLETINS)) == []
     assert list(nvidia_driver_restart_needed(Driver())) == []
     assert list(gpu_profiling_open_to_users(Driver())) == []
     assert list(gpu_missing(Driver(), Gpus())) == []
@@ -98,7 +118,7 @@ def test_a_machine_in_order_is_quiet():
     driver = a_driver(parameters={"RmProfilingAdminOnly": "1"})
     assert list(nvidia_driver_not_loaded(driver)) == []
     assert list(nvidia_driver_end_of_life(driver, BRANCHES, NOW)) == []
-    assert list(nvidia_driver_vulnerable(driver, BRANCHES)) == []
+    assert list(nvidia_driver_vulnerable(driver, BULLETINS)) == []
     assert list(nvidia_driver_restart_needed(driver)) == []
     assert list(gpu_profiling_open_to_users(driver)) == []
     assert list(gpu_missing(driver, Gpus(gpus=(GPU,)))) == []
@@ -131,24 +151,24 @@ def test_a_branch_without_published_end_or_before_it_is_quiet(version):
 
 @pytest.mark.parametrize("version", ["580.178.04", "580.178.4", "580.200", "615.71.09", "620.10", "1000.1"])
 def test_a_fixed_driver_and_one_newer_than_the_bulletin_are_quiet(version):
-    assert list(nvidia_driver_vulnerable(a_driver(version), BRANCHES)) == []
+    assert list(nvidia_driver_vulnerable(a_driver(version), BULLETINS)) == []
 
 
 @pytest.mark.parametrize("version", ["580.95.05", "580.178.03", "580.9", "615.71.08"])
 def test_a_driver_below_the_fix_of_its_branch_is_a_finding(version):
-    (finding,) = nvidia_driver_vulnerable(a_driver(version), BRANCHES)
-    assert "is fixed in" in finding.detail
+    (finding,) = nvidia_driver_vulnerable(a_driver(version), BULLETINS)
+    assert f"fixed in {finding.evidence['fixed']} by bulletin 5861 of 2026-09-30" in finding.detail
     assert finding.evidence["fixed"] in {"580.178.04", "615.71.09"}
 
 
 @pytest.mark.parametrize("version", ["535.309.01", "570.211.01", "590.48.01", "610.57.04", "99.1"])
 def test_a_branch_that_the_bulletin_leaves_out_is_abandoned_and_not_safe(version):
-    (finding,) = nvidia_driver_vulnerable(a_driver(version), BRANCHES)
+    (finding,) = nvidia_driver_vulnerable(a_driver(version), BULLETINS)
     assert "gets no fixes" in finding.detail
 
 
 def test_fixes_that_are_installed_and_not_loaded_need_a_restart():
-    (finding,) = nvidia_driver_vulnerable(a_driver("580.95.05", installed="580.178.04"), BRANCHES)
+    (finding,) = nvidia_driver_vulnerable(a_driver("580.95.05", installed="580.178.04"), BULLETINS)
     assert "still loaded" in finding.detail
     assert "reboot" in finding.fix
     (finding,) = nvidia_driver_restart_needed(a_driver("580.95.05", installed="580.178.04"))
@@ -157,7 +177,7 @@ def test_fixes_that_are_installed_and_not_loaded_need_a_restart():
 
 def test_without_a_library_on_disk_the_loaded_driver_is_judged_alone():
     assert list(nvidia_driver_restart_needed(a_driver(libraries=()))) == []
-    assert len(list(nvidia_driver_vulnerable(a_driver("580.95.05", libraries=()), BRANCHES))) == 1
+    assert len(list(nvidia_driver_vulnerable(a_driver("580.95.05", libraries=()), BULLETINS))) == 1
 
 
 @settings(max_examples=50)
@@ -165,14 +185,40 @@ def test_without_a_library_on_disk_the_loaded_driver_is_judged_alone():
 def test_any_version_is_judged_by_number_and_never_by_text(numbers):
     version = ".".join(map(str, numbers))
     is_fixed = numbers[0] > 615 or numbers >= (615, 71, 9) or (numbers[0] == 580 and numbers >= (580, 178, 4))
-    assert bool(list(nvidia_driver_vulnerable(a_driver(version), BRANCHES))) is not is_fixed
+    assert bool(list(nvidia_driver_vulnerable(a_driver(version), BULLETINS))) is not is_fixed
 
 
-def test_the_table_names_a_fix_for_a_branch_and_no_fix_in_another_branch():
+def test_the_finding_counts_the_flaws_and_names_the_bulletins_that_are_missing():
+    (finding,) = nvidia_driver_vulnerable(a_driver("580.95.05"), BULLETINS)
+    assert finding.detail.startswith("driver 580.95.05: 2 known flaws, the worst scored 8.8, fixed in 580.178.04")
+    assert (finding.evidence["flaws"], finding.evidence["worst_score"]) == (2, 8.8)
+    assert [(each.place, each.fix) for each in finding.instances] == [
+        ("bulletin:5821", "580.159.03"),
+        ("bulletin:5861", "580.178.04"),
+    ]
+
+
+def test_a_flaw_of_other_branches_is_not_counted():
+    (finding,) = nvidia_driver_vulnerable(a_driver("580.159.03"), BULLETINS)
+    assert (finding.evidence["flaws"], finding.evidence["worst_score"]) == (1, 7.8)
+    assert [each.place for each in finding.instances] == ["bulletin:5861"]
+
+
+def test_flaws_that_are_not_bad_weigh_less():
+    mild = NvidiaBulletin(
+        product="driver",
+        id="1",
+        published=dt.date(2026, 1, 1),
+        fixed=("580.1",),
+        flaws=(NvidiaFlaw(id="CVE-1", score=5.5),),
+    )
+    table = NvidiaBulletins(updated=BULLETINS.updated, sources=(), bulletins=(mild,))
+    (finding,) = nvidia_driver_vulnerable(a_driver("580.0"), table)
+    assert finding.severity is Severity.MEDIUM
+
+
+def test_each_branch_is_in_the_table_once():
     table = knowledge.load(DriverBranches)
-    fixed = {branch.name: branch.fixed for branch in table.branches if branch.fixed}
-    assert fixed
-    assert all(version.startswith(f"{name}.") for name, version in fixed.items())
     assert len({branch.name for branch in table.branches}) == len(table.branches)
 
 

@@ -92,13 +92,14 @@ class TestInstalled:
     def test_who_may_read_and_write_what(self, machine):
         done = machine.run(
             "stat", "-c", "%U:%G %a %n", "/etc/dlvmguard/config.toml", "/var/lib/dlvmguard",
-            "/var/lib/dlvmguard/collected", "/var/lib/dlvmguard/ledger",
+            "/var/lib/dlvmguard/collected", "/var/lib/dlvmguard/ledger", "/var/lib/dlvmguard/advisories",
         )  # fmt: skip
         assert done.stdout.splitlines() == [
             "root:dlvmguard 640 /etc/dlvmguard/config.toml",
             "root:dlvmguard 750 /var/lib/dlvmguard",
             "root:dlvmguard 750 /var/lib/dlvmguard/collected",
             "dlvmguard:dlvmguard 750 /var/lib/dlvmguard/ledger",
+            "dlvmguard:dlvmguard 750 /var/lib/dlvmguard/advisories",
         ]
         assert (
             machine.run(

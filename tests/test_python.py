@@ -1,4 +1,4 @@
-"""Python environments as they are found on a machine, and the checks of them."""
+"""Python environments as they are found on a machine."""
 
 from __future__ import annotations
 
@@ -9,20 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent import knowledge
-from agent.checks.python import (
-    python_distribution_broken,
-    python_environment_writable,
-    python_release_end_of_life,
-)
 from agent.config import Config, ConfigError, PythonSection, parse
 from agent.facts.python import Environment, PythonEnvironments, parse_venv, python_environments
 from agent.facts.python_distributions import Distribution
 from agent.host import Host
-from agent.knowledge import PythonReleases
-from tests.fakes.trees import NOW, plant
+from tests.fakes.trees import plant
 
-RELEASES = knowledge.load(PythonReleases)
 METADATA = "Metadata-Version: 2.1\nName: Requests\nVersion: 2.31.0\n\nHTTP for humans\n"
 MACHINE = {
     "/usr/bin/python3": "-> python3.11",
@@ -53,12 +45,6 @@ def seen(host: Host, **settings) -> PythonEnvironments:
 
 def by_path(fact: PythonEnvironments) -> dict[str, Environment]:
     return {environment.path: environment for environment in fact.environments}
-
-
-def an_environment(path="/srv/app/lib/python3.8/site-packages", **fields) -> PythonEnvironments:
-    known = {"kind": "other", "python": "3.8", "interpreter": "/srv/app/bin/python3.8", "home": "/srv/app/bin"}
-    environment = Environment(path=path, owner=0, **{"writable": "", **known, **fields})
-    return PythonEnvironments(environments=(environment,))
 
 
 def test_every_kind_of_environment_is_found_with_its_python(tmp_path):
@@ -147,6 +133,25 @@ def test_kernel_file_systems_are_left_out_without_a_word_and_the_machine_may_be_
     assert (list(by_path(fact)), fact.gaps) == (["/opt/site-packages"], ())
 
 
+def test_disks_and_servers_mounted_elsewhere_are_named(tmp_path):
+    mounts = (
+        "d / ext4 rw\nt /tmp tmpfs rw\nb /boot ext4 rw\nv /var/lib/x overlay rw\nh /home ext4 rw\no /opt/a xfs rw\n"
+    )
+    quiet = seen(plant(tmp_path, {"/proc/self/mounts": mounts}))
+    (tmp_path / "proc/self/mounts").write_text(mounts + "e /mnt/disks/data ext4 rw\nn /mnt/team nfs4 rw\n")
+    fact = seen(Host(str(tmp_path)))
+    assert quiet.gaps == ()
+    assert [gap.scope for gap in fact.gaps] == ["/mnt/disks/data", "/mnt/team"]
+    assert ["python.roots" in gap.hint for gap in fact.gaps] == [True, False]
+
+
+def test_a_search_that_takes_too_long_is_ended_and_that_is_said(tmp_path):
+    fact = seen(plant(tmp_path, MACHINE), seconds=1e-9)
+    assert fact.environments == ()
+    assert {gap.scope for gap in fact.gaps} >= {"/opt", "/root", "/srv", "/usr"}
+    assert all("python.seconds" in gap.hint for gap in fact.gaps)
+
+
 def test_a_wide_directory_of_data_does_not_use_up_what_others_need(tmp_path):
     tree = {f"/home/data/{number}/": "" for number in range(1001)} | {"/opt/a/b/c/lib/python3.9/site-packages/": ""}
     fact = seen(plant(tmp_path, tree), directories=100)
@@ -213,27 +218,6 @@ def test_this_python_is_found_where_it_is():
 
 
 @pytest.mark.parametrize(
-    "fields",
-    [
-        {"python": "3.12"},
-        {"python": "3.99"},
-        {"python": ""},
-        {"home": "/usr/bin"},
-        {"interpreter": "", "home": "", "kind": "user"},
-    ],
-)
-def test_a_supported_patched_or_unused_python_is_quiet(fields):
-    assert list(python_release_end_of_life(an_environment(**fields), RELEASES, NOW)) == []
-
-
-@pytest.mark.parametrize("python", ["2.7", "3.6", "3.8", "3.9", "3.10"])
-def test_a_python_past_its_end_is_a_finding(python):
-    (finding,) = python_release_end_of_life(an_environment(python=python), RELEASES, NOW)
-    assert finding.subject == "/srv/app/lib/python3.8/site-packages"
-    assert f"Python {python}" in finding.detail
-
-
-@pytest.mark.parametrize(
     ("modes", "writable"),
     [
         ({"/opt": 0o755, "/opt/v": 0o755, "/opt/v/site-packages": 0o775}, ""),
@@ -250,21 +234,3 @@ def test_only_what_everybody_can_reach_and_change_is_writable(tmp_path, modes, w
         (tmp_path / path.lstrip("/")).chmod(mode)
     (environment,) = seen(host).environments
     assert environment.writable == writable
-
-
-def test_an_environment_that_everybody_may_change_is_a_finding():
-    assert list(python_environment_writable(an_environment())) == []
-    (finding,) = python_environment_writable(an_environment(writable="/srv/app"))
-    assert (finding.subject, finding.detail) == (
-        "/srv/app/lib/python3.8/site-packages",
-        "everybody may write to /srv/app",
-    )
-
-
-def test_a_distribution_without_metadata_is_a_finding():
-    whole = Distribution(name="six", version="1.16.0", location="six-1.16.0.dist-info")
-    broken = Distribution(name="requests", location="requests-2.dist-info", problem="has no metadata")
-    assert list(python_distribution_broken(an_environment(distributions=(whole,)))) == []
-    (finding,) = python_distribution_broken(an_environment(distributions=(whole, broken)))
-    assert finding.subject == "/srv/app/lib/python3.8/site-packages#requests"
-    assert finding.detail.endswith("/requests-2.dist-info has no metadata")

@@ -67,7 +67,8 @@ def test_a_shell_script_parses_and_may_be_started(script):
 
 @pytest.mark.skipif(not shutil.which("make"), reason="needs make: sudo apt-get install -y make")
 @pytest.mark.parametrize(
-    "target", ["all", "test", "slow", "format-check", "lint", "types", "fix", "bench", "bundle", "lock", "clean"]
+    "target",
+    ["all", "test", "slow", "format-check", "lint", "types", "fix", "bench", "bundle", "advisories", "lock", "clean"],
 )
 def test_make_knows_its_targets(target):
     done = subprocess.run(["make", "--dry-run", target], cwd=ROOT, capture_output=True, text=True, check=False)

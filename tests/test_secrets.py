@@ -46,10 +46,10 @@ def test_no_secret_of_a_process_or_of_the_metadata_reaches_any_output(tmp_path):
         command = [sys.executable, "-m", "agent.cli", "--config", str(config), "--state-dir", str(state)]
         said = b""
         for words in (
-            ["scan", "--only", "instance,machine,ports", "--all"],
-            ["scan", "--only", "instance,machine,ports", "--format", "json"],
+            ["scan", "--only", "instance,machine,ports,use", "--all"],
+            ["scan", "--only", "instance,machine,ports,use", "--format", "json"],
             ["facts"],
-            ["facts", "--now", "instance", "ports"],
+            ["facts", "--now", "instance", "ports", "use"],
             ["status"],
             ["status", "--format", "json"],
             ["report"],

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 UNITS = Path(__file__).parents[1] / "systemd"
-SERVICES = {"dlvmguard-watch.service": 2.0, "dlvmguard-report.service": 1.5}
+SERVICES = {"dlvmguard-watch.service": 2.0, "dlvmguard-report.service": 1.5, "dlvmguard-advisories.service": 1.5}
 """The highest exposure each may have; https://www.freedesktop.org/software/systemd/man/latest/systemd-analyze.html"""
 ANALYZE = shutil.which("systemd-analyze")
 needs_systemd = pytest.mark.skipif(ANALYZE is None, reason="needs systemd-analyze, of the package systemd")
@@ -56,11 +56,11 @@ def test_a_service_has_limits(name):
 
 
 def test_root_has_no_network_and_the_network_no_root():
-    watch, report = settings("dlvmguard-watch.service"), settings("dlvmguard-report.service")
+    watch, *others = map(settings, SERVICES)
     assert (watch["PrivateNetwork"], watch["IPAddressDeny"]) == ("yes", "any")
-    assert (report["User"], report["CapabilityBoundingSet"]) == ("dlvmguard", "")
+    assert {(each["User"], each["CapabilityBoundingSet"]) for each in others} == {("dlvmguard", "")}
 
 
-def test_neither_writes_where_the_other_does():
-    assert settings("dlvmguard-watch.service")["ReadWritePaths"] == "/var/lib/dlvmguard/collected"
-    assert settings("dlvmguard-report.service")["ReadWritePaths"] == "/var/lib/dlvmguard/ledger"
+def test_none_writes_where_another_does():
+    written = [settings(name)["ReadWritePaths"] for name in SERVICES]
+    assert written == [f"/var/lib/dlvmguard/{name}" for name in ("collected", "ledger", "advisories")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import enum
 from collections.abc import Callable, Iterable
 
 from agent.model import Severity, Value
@@ -73,6 +74,25 @@ class Shard(Value, frozen=True, kw_only=True):
     sources: tuple[Source, ...]
     origin: str = "embedded"
     serial: int = 0
+
+
+class Freshness(enum.Enum):
+    """How far the database can be trusted to know of what is new; it is used all the same."""
+
+    OK = "ok"
+    STALE = "stale"
+    DEGRADED = "degraded"
+
+
+_STALE, _DEGRADED = dt.timedelta(days=3), dt.timedelta(days=7)
+
+
+def freshness(shards: Iterable[Shard], now: dt.datetime) -> Freshness:
+    """How old the oldest of the shards is; none at all know nothing, and one from the future tells no age."""
+    ages = [abs(now - shard.built) for shard in shards]
+    if not ages or max(ages) > _DEGRADED:
+        return Freshness.DEGRADED
+    return Freshness.STALE if max(ages) > _STALE else Freshness.OK
 
 
 class Advisories:

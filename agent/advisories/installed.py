@@ -22,6 +22,14 @@ Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9.-]{0,63}\Z")]
 _LIMIT = 1 << 20
 
 
+class NotTakenError(Exception):
+    """A newer database could not be taken, and why; the one in force stays as it is."""
+
+
+class DamagedError(StateError):
+    """The file that names the set in force is damaged; the next refresh or import makes it anew."""
+
+
 class InstalledShard(Value, frozen=True, kw_only=True):
     """One file of the database. ``file`` is its name in the directory; ``serial`` is 0 where nobody signed it."""
 
@@ -37,7 +45,7 @@ class Installed(Value, frozen=True, kw_only=True):
 
     ``serial``, ``built`` and ``expires`` are those of the signed manifest that it came with, which ``manifest`` is the
     SHA-256 of; ``built`` says as of when the data is current, also where a shard did not change. ``source`` is the URL
-    or the file, ``etag`` the version that the URL gave.
+    or the file, ``etag`` the version that the URL gave; ``ecosystems`` are those that shards were chosen for.
     """
 
     serial: int = 0
@@ -46,6 +54,7 @@ class Installed(Value, frozen=True, kw_only=True):
     manifest: str = ""
     source: str = ""
     etag: str = ""
+    ecosystems: tuple[str, ...] = ()
     shards: tuple[InstalledShard, ...] = ()
 
 
@@ -55,7 +64,8 @@ def read(state: State) -> Installed | None:
     A file that it names may be gone a moment later, if two newer sets came in between: then read again.
 
     Raises:
-        StateError: it cannot be read, or is damaged.
+        DamagedError: it is damaged.
+        StateError: it cannot be read.
     """
     content = state.read(state.advisories, limit=_LIMIT)
     if content is None:
@@ -63,9 +73,14 @@ def read(state: State) -> Installed | None:
     try:
         return msgspec.json.decode(content, type=Installed)
     except msgspec.DecodeError as error:
-        raise StateError(f"{state.advisories} is damaged ({error}); run: dlvmguard advisories refresh") from error
+        raise DamagedError(f"{state.advisories} is damaged ({error}); run: dlvmguard advisories refresh") from error
 
 
 def path(state: State, shard: InstalledShard) -> str:
     """Where the file of a shard is."""
-    return f"{state.advisories.rpartition('/')[0]}/{shard.file}"
+    return f"{directory(state)}/{shard.file}"
+
+
+def directory(state: State) -> str:
+    """Where the files are."""
+    return state.advisories.rpartition("/")[0]

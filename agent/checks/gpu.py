@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from agent.advisories.nvidia import branch, counted, open_flaws, rating
 from agent.facts.gpu import DRIVER_SUBJECT, Driver, Gpus
 from agent.facts.nvml import Gpu
-from agent.knowledge import DriverBranches
-from agent.model import Duty, Finding, Moment, Severity, check
+from agent.knowledge import DriverBranches, NvidiaBulletin, NvidiaBulletins
+from agent.model import Duty, Finding, Instance, Moment, Severity, check
 
 _RESTART = "Restart the VM to load the driver that is installed: sudo reboot"
 
@@ -45,13 +46,13 @@ def nvidia_driver_end_of_life(driver: Driver, branches: DriverBranches, moment: 
     """
     if not driver.module:
         return
-    name = _branch(driver.module.version)
-    for branch in branches.branches:
-        if branch.name == name and branch.end and branch.end < moment.now.date():
+    name = branch(driver.module.version)
+    for each in branches.branches:
+        if each.name == name and each.end and each.end < moment.now.date():
             yield Finding(
                 subject=DRIVER_SUBJECT,
-                detail=f"driver {driver.module.version}: support of branch R{name} ended on {branch.end:%Y-%m-%d}",
-                evidence={"version": driver.module.version, "branch": name, "end": branch.end.isoformat()},
+                detail=f"driver {driver.module.version}: support of branch R{name} ended on {each.end:%Y-%m-%d}",
+                evidence={"version": driver.module.version, "branch": name, "end": each.end.isoformat()},
             )
 
 
@@ -60,33 +61,52 @@ def nvidia_driver_end_of_life(driver: Driver, branches: DriverBranches, moment: 
     duty=Duty.LATEST_IMAGES,
     fix="Update the driver, best by creating the VM anew from a current image family.",
 )
-def nvidia_driver_vulnerable(driver: Driver, branches: DriverBranches) -> Iterator[Finding]:
-    """The loaded NVIDIA driver lacks the fixes of NVIDIA's newest security bulletin.
+def nvidia_driver_vulnerable(driver: Driver, bulletins: NvidiaBulletins) -> Iterator[Finding]:
+    """The loaded NVIDIA driver has known flaws.
 
     Flaws of the driver let a user of the machine, or a container with a GPU, become root or read what is not theirs.
-    A branch that the bulletin does not list is not safe but abandoned: NVIDIA sends its users to a listed one.
-    Branches newer than the bulletin began after its fixes. It is the loaded version that counts, whatever is on disk.
+    Each branch is judged by the fixed version that NVIDIA's bulletins name for it. A branch that the newest bulletin
+    does not list is not safe but abandoned: NVIDIA sends its users to a listed one. Branches newer than a bulletin
+    began after its fixes. It is the loaded version that counts, whatever is on disk.
     """
     if not driver.module:
         return
-    version, name = driver.module.version, _branch(driver.module.version)
-    fixed = {branch.name: branch.fixed for branch in branches.branches if branch.fixed}
-    if _numbers(version) >= _numbers(fixed.get(name, max(fixed, key=int))):
+    version, name = driver.module.version, branch(driver.module.version)
+    missing = open_flaws(bulletins, "driver", version)
+    if not missing:
         return
-    bulletin = f"bulletin {branches.bulletin.id} of {branches.bulletin.published:%Y-%m-%d}"
+    scores = {flaw.id: flaw.score for flaws in missing.values() for flaw in flaws}
+    newest = max(missing, key=lambda bulletin: bulletin.published)
+    fixed = _fixed(newest, name)
     installed = driver.libraries[0].version if driver.libraries else version
-    if name not in fixed:
-        detail, fix = f"driver {version}: branch R{name} gets no fixes, {bulletin} does not list it", ""
-    elif _branch(installed) == name and _numbers(installed) >= _numbers(fixed[name]):
-        detail, fix = f"driver {version} is still loaded, the fixes of {bulletin} are installed", _RESTART
+    said, fix = f"driver {version}: {counted(scores)}", ""
+    if not fixed:
+        said += f"; branch R{name} gets no fixes, {newest} does not list it"
+    elif branch(installed) == name and not open_flaws(bulletins, "driver", installed):
+        said, fix = f"driver {version} is still loaded, the fixes of {newest} are installed", _RESTART
     else:
-        detail, fix = f"driver {version}: {bulletin} is fixed in {fixed[name]}", ""
+        said += f", fixed in {fixed} by {newest}"
     yield Finding(
         subject=DRIVER_SUBJECT,
-        detail=detail,
-        evidence={"version": version, "fixed": fixed.get(name, ""), "bulletin": branches.bulletin.url},
+        detail=said,
+        evidence={
+            "version": version,
+            "fixed": fixed,
+            "bulletin": newest.url,
+            "flaws": len(scores),
+            "worst_score": max(scores.values()),
+        },
+        instances=tuple(
+            Instance(place=f"bulletin:{each.id}", version=version, fix=_fixed(each, name)) for each in missing
+        ),
+        severity=None if rating(max(scores.values())).at_least(Severity.HIGH) else Severity.MEDIUM,
         fix=fix,
     )
+
+
+def _fixed(bulletin: NvidiaBulletin, name: str) -> str:
+    """The version that a bulletin names for a branch; empty where it leaves the branch out."""
+    return next((version for version in bulletin.fixed if branch(version) == name), "")
 
 
 @check(severity=Severity.MEDIUM, duty=Duty.LATEST_IMAGES, fix=_RESTART)
@@ -240,11 +260,3 @@ def _called(gpu: Gpu) -> str:
     """The card as a person finds it: its name and where it sits."""
     name = gpu.name if isinstance(gpu.name, str) else "GPU"
     return f"{name} at {gpu.address if isinstance(gpu.address, str) else f'index {gpu.index}'}"
-
-
-def _branch(version: str) -> str:
-    return version.partition(".")[0]
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(map(int, version.split(".")))

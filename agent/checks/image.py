@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from agent.config import Config
 from agent.facts.image import Image, ImageName, parse_image_name
+from agent.facts.image_family import NewestImage
 from agent.facts.instance import Instance
 from agent.knowledge import ImageFamily, ImageLifecycle
 from agent.model import CannotLookError, Duty, Finding, Moment, Severity, check
@@ -98,6 +99,40 @@ def image_old(
             if name.family
             else "",
         )
+
+
+@check(
+    severity=Severity.LOW,
+    duty=Duty.LATEST_IMAGES,
+    fix="Create the VM anew from the newest image of its family.",
+)
+def image_newer_available(newest: NewestImage) -> Iterator[Finding]:
+    """The image family has a newer image than this machine was made from.
+
+    New images bring patched drivers, CUDA and frameworks, and each makes its predecessor deprecated. An image that is
+    obsolete or deleted cannot make the machine again. It rests on the Compute API, which is asked only if
+    image.compute_api is set in the configuration; otherwise nothing is judged here and image-old goes by the name.
+    """
+    if not newest.image or newest.image == newest.newest:
+        return
+    gone = newest.state in {"OBSOLETE", "DELETED"}
+    if newest.newest:
+        detail = f"{newest.image}: {newest.newest} is the newest image of {newest.family}"
+    elif newest.family:
+        detail = f"{newest.image}: {newest.family} has no image any more that is not deprecated"
+    elif gone:
+        detail = f"{newest.image} is no longer offered"
+    else:
+        return
+    yield Finding(
+        subject="image",
+        detail=detail + (f"; this one is {newest.state.lower()}" if gone else ""),
+        evidence={"image": newest.image, "newest": newest.newest, "family": newest.family, "state": newest.state},
+        severity=Severity.MEDIUM if gone or not newest.newest else None,
+        fix=f"Create the VM anew with --image-family={newest.family} --image-project={newest.project}"
+        if newest.newest
+        else "Create the VM anew from a current image family.",
+    )
 
 
 def _published(instance: Instance, image: Image, lifecycle: ImageLifecycle) -> ImageName | None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 
 from agent.facts.python import PythonEnvironments
+from agent.facts.python_distributions import Distribution
 from agent.knowledge import PythonReleases
 from agent.model import Duty, Finding, Moment, Severity, check
 
@@ -72,9 +74,39 @@ def python_distribution_broken(python_environments: PythonEnvironments) -> Itera
     """
     for environment in python_environments.environments:
         for distribution in environment.distributions:
-            if distribution.problem:
+            if distribution.problem and not distribution.inside:
                 yield Finding(
                     subject=f"{environment.path}#{distribution.name}",
                     detail=f"{environment.path}/{distribution.location} {distribution.problem}",
                     evidence={"location": distribution.location},
+                )
+
+
+@check(
+    severity=Severity.LOW,
+    duty=Duty.APPLICATIONS,
+    fix="Uninstall the package as often as it is found, then install it again.",
+)
+def python_distribution_twice(python_environments: PythonEnvironments) -> Iterator[Finding]:
+    """A Python package is installed twice in one environment.
+
+    Two tools that do not know of each other, mostly pip and conda, have left the metadata of two versions in one
+    directory. The files are those of whichever wrote last, or a mixture; pip, scanners and the program itself may
+    each take it for another version, so that an update can look done and not be. Copies that a package carries inside
+    for itself do not count, nor does what the system's package manager put there.
+    """
+    for environment in python_environments.environments:
+        known: dict[str, list[Distribution]] = {}
+        for each in environment.distributions:
+            # Old metadata beside new, .egg-info and .dist-info, is what distributors ship for one and the same package.
+            if each.location.endswith(".dist-info") and each.version and not (each.inside or each.owner):
+                known.setdefault(each.name, []).append(each)
+        for name, several in known.items():
+            if len(several) > 1:
+                pip = f"{shlex.quote(environment.interpreter)} -m pip" if environment.interpreter else "pip"
+                yield Finding(
+                    subject=f"{environment.path}#{name}",
+                    detail=f"{environment.path} has {' and '.join(each.location for each in several)}",
+                    evidence={"versions": ", ".join(sorted(each.version for each in several))},
+                    fix=f"Run {pip} uninstall {name} until nothing is found, then {pip} install {name}.",
                 )

@@ -11,21 +11,25 @@ import contextlib
 import datetime as dt
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TypeVar
 
 import msgspec
 
 from agent.config import Config
+from agent.facts import packages, rpm
 from agent.facts.container_processes import Running, holds_gpu, running
 from agent.facts.container_stores import Image, Known, stores
 from agent.facts.debian_control import STATUS
 from agent.facts.machine import parse_os_release
-from agent.facts.packages import Package, parse_status
+from agent.facts.packages import Package, Packages
 from agent.facts.python import Environment, environments
-from agent.facts.rpm import RpmPackage
-from agent.host import MEBIBYTE, Host, shown
+from agent.facts.rpm import DATABASE, RpmPackage, RpmPackages
+from agent.host import Host, shown
 from agent.host_inside import Inside
 from agent.model import AbsentError, CannotLookError, Fact, Unknown, Value, probe
+
+P = TypeVar("P", Packages, RpmPackages)
 
 _ROOTS = ("/usr", "/opt", "/root", "/home", "/workspace", "/app")
 """Where images keep Python environments, beside the configured places."""
@@ -35,13 +39,9 @@ _WALKED = dt.timedelta(days=1)
 _SHORT, _DIGEST = 12, 64
 """As Docker shortens an id, and how long one is."""
 _RELEASES = ("/etc/os-release", "/usr/lib/os-release")
-_RPM = tuple(
-    f"{directory}/{name}"
-    for directory in ("/usr/lib/sysimage/rpm", "/var/lib/rpm")
-    for name in ("rpmdb.sqlite", "Packages.db", "Packages")
-)
-_UNREAD = dict.fromkeys(_RPM, "rpm") | {"/lib/apk/db/installed": "apk", "/var/lib/dpkg/status.d": "distroless"}
-"""Databases of packages that are not read, and whose they are."""
+_RPM = tuple(f"{directory}/{name}" for directory in rpm.DIRECTORIES for name in (DATABASE, f"{DATABASE}-wal"))
+_UNREAD = {"/lib/apk/db/installed": "apk", "/var/lib/dpkg/status.d": "deb"}
+"""The databases of packages of Alpine and of distroless images, which are not read, and the kind of their packages."""
 _GLANCES = (
     "/var/lib/docker/containers",
     "/run/containerd/io.containerd.runtime.v2.task",
@@ -183,13 +183,15 @@ def _filled(
     if now is None:
         return _unseen(container, f"only {_AT_ONCE} containers are read at once", "It is read next.")
     gaps = list[Unknown]()
-    debs = _debs(inside, container.place, gaps)
+    debs = _installed(lambda: packages.read(inside), f"{container.place}:deb", gaps)
+    rpms = _installed(lambda: rpm.read(inside), f"{container.place}:rpm", gaps)
     found, unseen = environments(inside, (*config.python.roots, *_ROOTS), config.python.directories)
-    gaps += [_within(container.place, gap, gap.scope) for gap in unseen]
+    gaps += [_within(f"{container.place}:{gap.scope}" if gap.scope else container.place, gap) for gap in unseen]
     return msgspec.structs.replace(
         container,
         release=_release(inside),
-        debs=debs,
+        debs=debs.packages if debs else (),
+        rpms=rpms.packages if rpms else (),
         environments=found,
         gaps=(*gaps, *_not_read(inside, container.place)),
         signature=_signature(inside, found),
@@ -199,13 +201,12 @@ def _filled(
 
 def _unseen(container: Container, reason: str, hint: str) -> Container:
     gap = Unknown(reason=reason, hint=hint)
-    return msgspec.structs.replace(container, gaps=(_within(container.place, gap, ""),))
+    return msgspec.structs.replace(container, gaps=(_within(container.place, gap),))
 
 
-def _within(place: str, gap: Unknown, scope: str) -> Unknown:
+def _within(scope: str, gap: Unknown) -> Unknown:
     """A gap of something in a container, said of the container."""
-    inside = f"{place}:{scope}" if scope else place
-    return Unknown(reason=f"in {place}: {gap.reason}", hint=gap.hint, scope=inside)
+    return Unknown(reason=f"in {scope}: {gap.reason}", hint=gap.hint, scope=scope)
 
 
 def _release(inside: Inside) -> str:
@@ -216,25 +217,30 @@ def _release(inside: Inside) -> str:
     return ""
 
 
-def _debs(inside: Inside, place: str, gaps: list[Unknown]) -> tuple[Package, ...]:
+def _installed(read: Callable[[], P], scope: str, gaps: list[Unknown]) -> P | None:
+    """The packages of one kind; None where there are none, or none that can be read, which is a gap."""
     try:
-        seen = parse_status(inside.read(STATUS, limit=64 * MEBIBYTE))
+        seen = read()
     except AbsentError:
-        return ()
+        return None
     except CannotLookError as error:
-        gaps.append(_within(place, Unknown(reason=error.reason, hint=error.hint), "deb"))
-        return ()
-    gaps += [_within(place, gap, "deb") for gap in seen.gaps]
-    return seen.packages
+        gaps.append(_within(scope, Unknown(reason=error.reason, hint=error.hint)))
+        return None
+    gaps += [_within(scope, gap) for gap in seen.gaps]
+    return seen
 
 
 def _not_read(inside: Inside, place: str) -> Iterator[Unknown]:
     """Databases of packages that are there and that nobody reads."""
-    for path, name in _UNREAD.items():
+    for path, kind in _UNREAD.items():
         with contextlib.suppress(CannotLookError):
             if inside.exists(path):
-                gap = Unknown(reason=f"{name} packages are not read", hint="Scan the image before it is deployed.")
-                yield _within(place, gap, "deb" if name == "distroless" else name)
+                yield _within(
+                    f"{place}:{kind}",
+                    Unknown(
+                        reason=f"the packages in {path} are not read", hint="Scan the image before it is deployed."
+                    ),
+                )
 
 
 def _signature(inside: Inside, found: Sequence[Environment]) -> str:

@@ -9,6 +9,8 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Literal
 
+import msgspec
+
 from agent.facts.mapped_files import DELETED, Mapped, parse_maps
 from agent.facts.owners import parse_cgroup, parse_passwd
 from agent.facts.python_commands import Commands
@@ -29,6 +31,7 @@ _BLOCK = 64 << 10
 
 _GPU = re.compile(r"/dev/nvidia(\d+|-uvm)")
 _PACKAGES = re.compile(r"(?P<environment>/.*?/(?:site|dist)-packages)/(?P<name>.+)", re.DOTALL)
+_MOVED = re.compile(r"/.*/pip-uninstall-[^/]+/(?P<name>.+)", re.DOTALL)
 _SYSTEM = ("/usr/", "/lib/", "/lib32/", "/lib64/", "/libx32/", "/bin/", "/sbin/", "/opt/")
 """Where programs and libraries of the system lie. Elsewhere programs delete by design what they have mapped."""
 _OURS = "/opt/dlvmguard/"
@@ -79,9 +82,10 @@ class Observer:
             if self._identity(f"/proc/{pid}/root") != self._root:
                 return None
             running = self._commands.running(pid, executable)
-            files, is_truncated = self._files(pid)
+            mapped, is_truncated = self._files(pid)
         except AbsentError:
             return None
+        files = [self._restored(each, running.environments) for each in mapped]
         named = {Trace(kind="program", name=running.program), Trace(kind="module", name=running.module)}
         named = {trace for trace in named if trace.name}
         used = {path: set(named) for path in running.environments}
@@ -115,7 +119,7 @@ class Observer:
         return seen.st_dev, seen.st_ino
 
     def _files(self, pid: int) -> tuple[list[Mapped], bool]:
-        """The mapped files that tell something, as they were called before they went, and whether there are more."""
+        """The mapped files that tell something, and whether there are more."""
         limit = min(_MAPS_BYTES, self._left)
         size = 0
 
@@ -129,22 +133,32 @@ class Observer:
 
         files = list(itertools.islice(parse_maps(blocks()), _FILES + 1))
         self._left -= size
-        return [self._restored(each) for each in files[:_FILES]], size >= limit or len(files) > _FILES
+        return files[:_FILES], size >= limit or len(files) > _FILES
 
-    def _restored(self, file: Mapped) -> Mapped:
-        """The file under the name that it had before pip renamed its directory, as it does to remove it.
+    def _restored(self, file: Mapped, environments: Iterable[str]) -> Mapped:
+        """The file under the name that it had before pip, to remove it, renamed its directory or moved it away.
 
-        ``torch`` becomes ``~orch``: https://github.com/pypa/pip/blob/main/src/pip/_internal/utils/temp_dir.py
+        https://github.com/pypa/pip/blob/main/src/pip/_internal/req/req_uninstall.py
         """
-        if not file.deleted or "/~" not in file.path or "-packages/" not in file.path:
-            return file
+        path = file.path
+        if file.deleted and "/~" in path and "-packages/" in path:
+            path = self._renamed_back(path)
+        elif file.deleted and (match := _MOVED.fullmatch(path)):
+            path = next(filter(self._is_there, (f"{each}/{match['name']}" for each in environments)), path)
+        return file if path == file.path else msgspec.structs.replace(file, path=path)
+
+    def _renamed_back(self, path: str) -> str:
+        """``torch`` was made ``~orch``, and another ``torch`` may have come in its place."""
         steps = [""]
-        for name in file.path.split("/")[1:]:
+        for name in path.split("/")[1:]:
             alike = []
             if name.startswith("~"):
                 alike = [each for each in self._names("/".join(steps)) if each[1:] == name[1:] and each != name]
             steps.append(alike[0] if len(alike) == 1 else name)
-        return Mapped(path="/".join(steps), inode=file.inode, executable=file.executable, deleted=True)
+        return "/".join(steps)
+
+    def _is_there(self, path: str) -> bool:
+        return bool(self._inode(path))
 
     def _directories(self, path: str) -> list[str]:
         try:

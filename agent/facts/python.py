@@ -15,8 +15,11 @@ from typing import Literal
 import msgspec
 
 from agent.config import Config
+from agent.facts import python_memory, python_release
 from agent.facts.python_distributions import Distribution, read
-from agent.facts.python_places import LIBRARY, find
+from agent.facts.python_memory import Memory
+from agent.facts.python_owners import SOURCES, Debian, read_debian
+from agent.facts.python_places import LIBRARY, Places, find
 from agent.host import Host, shown
 from agent.model import AbsentError, CannotLookError, Fact, Unknown, Value, probe
 
@@ -33,14 +36,16 @@ class Environment(Value, frozen=True, kw_only=True):
     """One directory of installed packages and the Python that it belongs to.
 
     ``kind`` says who put it there: system (the distributor's packages), venv, conda, pyenv, user (``pip install
-    --user``), uv-tool, pipx, other. ``python`` is ``3.11``, empty where nothing tells. ``interpreter`` is empty
-    where the environment has none of its own, and ``home`` is the directory of the Python that it was made from.
-    ``writable`` is the directory through which everybody may change what is installed, itself or one above it.
+    --user``), uv-tool, pipx, other. ``python`` is ``3.11`` and ``release`` is ``3.11.7``, empty where nothing tells.
+    ``interpreter`` is empty where the environment has none of its own, and ``home`` is the directory of the Python that
+    it was made from. ``writable`` is the directory through which everybody may change what is installed, itself or one
+    above it.
     """
 
     path: str
     kind: Kind
     python: str
+    release: str = ""
     interpreter: str
     home: str
     owner: int
@@ -49,30 +54,40 @@ class Environment(Value, frozen=True, kw_only=True):
 
 
 class PythonEnvironments(Fact, frozen=True, kw_only=True):
-    """Every environment under the configured roots, by path."""
+    """Every environment under the configured roots, by path; ``walked`` is when they were last searched to find all."""
 
     environments: tuple[Environment, ...]
+    walked: dt.datetime | None = None
 
 
-@probe(every=dt.timedelta(hours=6), slow=True)
+@probe(every=dt.timedelta(minutes=5), slow=True)
 def python_environments(host: Host, config: Config) -> PythonEnvironments:
     """Python environments and the distributions in them."""
-    found, gaps = environments(host, config.python.roots, config.python.directories)
-    return PythonEnvironments(environments=found, gaps=gaps)
+    memory = python_memory.of(host)
+    walk = memory.walk(host, config.python)
+    return msgspec.structs.replace(_at(host, walk.places, memory), walked=walk.at)
 
 
 def environments(host: Host, roots: Sequence[str], limit: int) -> tuple[tuple[Environment, ...], tuple[Unknown, ...]]:
-    """The environments below these places, of this machine or in a container, and what could not be seen."""
-    places = find(host, roots, limit=limit)
-    gaps, found, room = list(places.gaps), list[Environment](), _DISTRIBUTIONS
+    """The environments below these places, as in a container, with no memory of them; and what could not be seen."""
+    seen = _at(host, find(host, roots, limit=limit), Memory())
+    return seen.environments, seen.gaps
+
+
+def _at(host: Host, places: Places, memory: Memory) -> PythonEnvironments:
+    """The environments at these places; of those that ``memory`` knows, only what changed is read."""
+    debian = memory.read(host, SOURCES, lambda: read_debian(host), is_whole=lambda seen: not seen.gaps)
+    gaps, found, room = [*places.gaps, *debian.gaps], list[Environment](), _DISTRIBUTIONS
     mode = functools.cache(lambda path: host.stat(path).st_mode)
     for path in places.directories:
+        host.progress(f"reading {shown(path)}")
         environment = _environment_or_gap(host, path, mode, gaps)
         if environment:
-            distributions = _installed(host, path, room=room, gaps=gaps)
-            room -= len(distributions)
+            seen = _installed(host, path, memory, room=room, gaps=gaps)
+            room -= len(seen)
+            distributions = debian.owned(path, seen)
             found.append(msgspec.structs.replace(environment, distributions=distributions))
-    return tuple(found), tuple(gaps)
+    return PythonEnvironments(environments=_with_releases(host, found, debian), gaps=tuple(gaps))
 
 
 def _environment_or_gap(host: Host, path: str, mode: Callable[[str], int], gaps: list[Unknown]) -> Environment | None:
@@ -85,12 +100,18 @@ def _environment_or_gap(host: Host, path: str, mode: Callable[[str], int], gaps:
         return None
 
 
-def _installed(host: Host, path: str, *, room: int, gaps: list[Unknown]) -> tuple[Distribution, ...]:
+def _installed(host: Host, path: str, memory: Memory, *, room: int, gaps: list[Unknown]) -> tuple[Distribution, ...]:
     """The distributions of one environment; those that cannot be read, and those beyond the bound, become gaps."""
+    looks: tuple[Distribution | Unknown, ...]
     try:
-        looks = list(itertools.islice(read(host, path), room + 1))
+        looks = memory.read(
+            host,
+            (path,),
+            lambda: tuple(itertools.islice(read(host, path), room + 1)),
+            is_whole=lambda looks: len(looks) <= room and all(map(_is_sound, looks)),
+        )
     except CannotLookError as error:
-        looks = [Unknown(reason=error.reason, hint=error.hint, scope=shown(path))]
+        looks = (Unknown(reason=error.reason, hint=error.hint, scope=shown(path)),)
     unread = [look for look in looks if isinstance(look, Unknown)]
     if len(unread) > _GAPS:
         reason = f"{len(unread)} distributions cannot be read: {unread[0].reason}"
@@ -99,6 +120,29 @@ def _installed(host: Host, path: str, *, room: int, gaps: list[Unknown]) -> tupl
         unread.append(Unknown(reason=f"more than {_DISTRIBUTIONS} distributions on this machine", scope=shown(path)))
     gaps += unread
     return tuple(look for look in looks if isinstance(look, Distribution))[:room]
+
+
+def _is_sound(look: Distribution | Unknown) -> bool:
+    return isinstance(look, Distribution) and not look.problem
+
+
+def _with_releases(host: Host, found: list[Environment], debian: Debian) -> tuple[Environment, ...]:
+    """The environments with the release of their Python: a virtual one has that of the Python it was made from."""
+
+    @functools.cache
+    def release(home: str, python: str) -> str:
+        prefix = posixpath.dirname(home)
+        told = python_release.of_installation(host, prefix, python)
+        return told or (debian.releases.get(python, "") if prefix == "/usr" else "")
+
+    # Only where we walked anyway: a pyvenv.cfg may name any place as its home.
+    known = {each.home for each in found if each.home and each.home == posixpath.dirname(each.interpreter)}
+    return tuple(
+        msgspec.structs.replace(each, release=release(each.home, each.python) or each.release)
+        if each.home in known
+        else each
+        for each in found
+    )
 
 
 def _environment(host: Host, path: str, mode: Callable[[str], int]) -> Environment | None:
@@ -112,11 +156,13 @@ def _environment(host: Host, path: str, mode: Callable[[str], int]) -> Environme
         return None  # https://docs.conda.io/projects/conda-build/en/stable/resources/package-spec.html
     kind = "conda" if is_conda else _kind(path, prefix, is_venv=venv is not None)
     interpreter = _interpreter(host, path, prefix) if has_library and kind != "user" else ""
+    python, said = _python(host, posixpath.basename(library), interpreter), python_release.of_venv(venv or {})
     return Environment(
         path=shown(path),
         kind=kind,
-        python=_python(host, posixpath.basename(library), interpreter),
+        python=python,
         interpreter=shown(interpreter),
+        release=said if python_release.is_of(said, python) else "",
         home=shown((venv or {}).get("home", "") or posixpath.dirname(interpreter)),
         owner=host.stat(path).st_uid,
         writable=shown(_writable(path, mode)),

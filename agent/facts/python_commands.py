@@ -6,12 +6,13 @@ Command lines hold secrets. What is taken from them is compared with what is ins
 from __future__ import annotations
 
 import functools
+import os
 import posixpath
 import re
 from collections.abc import Callable, Iterator, Sequence
 
+from agent.facts.mounts import barrier
 from agent.facts.python import parse_venv
-from agent.facts.python_places import barrier
 from agent.host import Host
 from agent.model import CannotLookError, Value
 
@@ -116,7 +117,7 @@ class Commands:
     def _words(self, pid: int) -> Sequence[str]:
         """The start of the command line, which is whatever the process wrote there; never empty."""
         text = self._host.read_start(f"/proc/{pid}/cmdline", limit=4096)
-        return [word.decode("utf-8", "surrogateescape") for word in text.split(b"\0")]
+        return [os.fsdecode(word) for word in text.split(b"\0")]
 
     def _placed(self, pid: int, name: str) -> str:
         """The absolute path of a name in a command line; empty for a bare name, which was searched for."""

@@ -1,12 +1,18 @@
-"""The distributions in one site-packages directory: name and version from the head of their metadata."""
+"""The distributions in one site-packages directory, from their metadata: what they are, and how they came there."""
 
 from __future__ import annotations
 
+import functools
+import os
+import posixpath
 import re
 import stat
-from collections.abc import Iterator
-from typing import Literal
+from collections.abc import Callable, Iterator, Mapping
 
+import msgspec
+
+from agent.facts import mounts, python_copies
+from agent.facts.python_origin import Built, built, installer
 from agent.host import Entry, Host, shown
 from agent.model import AbsentError, CannotLookError, Unknown, Value
 
@@ -16,6 +22,13 @@ _METADATA = {".dist-info": "METADATA", ".egg-info": "PKG-INFO", ".egg": "EGG-INF
 https://packaging.python.org/en/latest/specifications/recording-installed-packages/
 https://setuptools.pypa.io/en/latest/deprecated/python_eggs.html
 """
+_LINK = ".egg-link"
+"""A file that names the sources of a development install of old.
+
+https://setuptools.pypa.io/en/stable/deprecated/python_eggs.html#egg-links
+"""
+_EDITABLE = "__editable__."
+"""How setuptools begins the name of the file that leads to the sources of an editable install."""
 _HEAD, _LONG_HEAD = 4096, 65536
 """Name and version stand in the first lines. Only where they do not is more read, and that is not without end."""
 _FIELD = re.compile(rb"[!-9;-~]+:")
@@ -40,7 +53,7 @@ class Distribution(Value, frozen=True, kw_only=True):
     location: str
     problem: str = ""
     installer: str = ""
-    built: Literal["release", "editable", "vcs", "local"] = "release"
+    built: Built = "release"
     owner: str = ""
     inside: str = ""
 
@@ -50,23 +63,104 @@ def normalised(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
+_Mounted = Callable[[], Mapping[str, str]]
+"""The mounts of the machine, read when they are asked for, once."""
+
+
 def read(host: Host, path: str) -> Iterator[Distribution | Unknown]:
-    """Every distribution in this directory, in the order of its metadata's names.
+    """Every distribution in this directory, in the order of its metadata's names, then the copies inside of some.
 
     One whose metadata tells nothing has a problem; one that we may not read is Unknown.
     """
-    for entry in host.entries(path):
-        stem, dot, ending = entry.name.rpartition(".")
-        if not stem or dot + ending not in _METADATA:
-            continue
-        try:
-            name, version = _identity(host, entry, dot + ending)
-            yield Distribution(name=name, version=version, location=shown(entry.name))
-        except _BrokenError as error:
-            if host.exists(entry.path):  # else it was removed just now, which is nobody's problem
-                yield Distribution(name=_name_of(stem), location=shown(entry.name), problem=error.reason)
-        except CannotLookError as error:
-            yield Unknown(reason=error.reason, hint=error.hint, scope=f"{shown(path)}#{_name_of(stem)}")
+    entries = host.entries(path)
+    editable = {_name_of(each.name.removeprefix(_EDITABLE)) for each in entries if each.name.startswith(_EDITABLE)}
+    mounted = functools.cache(lambda: mounts.read(host))
+    carriers: dict[str, Distribution] = {}
+    for entry in entries:
+        look = _look(host, entry, mounted)
+        if isinstance(look, Distribution):
+            if look.name in editable:
+                look = msgspec.structs.replace(look, built="editable")
+            if look.name in python_copies.PLACES:
+                carriers[look.name] = look
+        if look:
+            yield look
+    for name in sorted(carriers):
+        yield from _copies(host, path, carriers[name], mounted)
+
+
+def _look(host: Host, entry: Entry, mounted: _Mounted) -> Distribution | Unknown | None:
+    """The distribution that this belongs to; None where it is no metadata, or gone."""
+    stem, dot, ending = entry.name.rpartition(".")
+    if not stem or (dot + ending not in _METADATA and dot + ending != _LINK):
+        return None
+    name = _name_of(stem)
+    try:
+        return _linked(host, entry, mounted) if dot + ending == _LINK else _installed(host, entry, dot + ending)
+    except _BrokenError as error:
+        if not host.exists(entry.path):
+            return None  # it was removed just now, which is nobody's problem
+        return Distribution(name=name, location=shown(entry.name), problem=error.reason)
+    except CannotLookError as error:
+        return Unknown(reason=error.reason, hint=error.hint, scope=f"{shown(posixpath.dirname(entry.path))}#{name}")
+
+
+def _installed(host: Host, entry: Entry, ending: str) -> Distribution:
+    name, version = _identity(host, entry, ending)
+    found = Distribution(name=name, version=version, location=shown(entry.name))
+    if ending != ".dist-info":
+        return found  # made before anything of this was written down
+    by = installer(host, entry.path)
+    # conda builds its packages from directories, and the record of that comes along with the package.
+    return msgspec.structs.replace(found, installer=by, built="release" if by == "conda" else built(host, entry.path))
+
+
+def _linked(host: Host, entry: Entry, mounted: _Mounted) -> Distribution:
+    """A development install, whose metadata lies beside its sources; these are not gone to over links or to servers."""
+    if entry.kind != "file":
+        raise _BrokenError("is not a regular file")
+    lines = host.read_start(entry.path, limit=_HEAD, follow=False).splitlines() or [b""]
+    sources = posixpath.normpath(os.fsdecode(lines[0].strip()))
+    if not sources.startswith("/"):
+        raise _BrokenError("does not say where its sources are")
+    stem = entry.name.removesuffix(_LINK).replace("-", "_")
+    try:
+        mounts.pass_to(host, f"{sources}/{stem}.egg-info", mounted())
+    except AbsentError:
+        raise _BrokenError("leads to sources that are gone") from None
+    name, version = _from_metadata(host, f"{sources}/{stem}.egg-info/PKG-INFO")
+    return Distribution(name=name, version=version, location=shown(entry.name), built="editable")
+
+
+def _copies(host: Host, path: str, carrier: Distribution, mounted: _Mounted) -> Iterator[Distribution | Unknown]:
+    """The copies of other distributions that this one carries, installed by whoever installed it."""
+    for place in python_copies.PLACES[carrier.name]:
+        for look in _copies_at(host, path, place, carrier.name, mounted):
+            if isinstance(look, Distribution):
+                yield msgspec.structs.replace(look, installer=carrier.installer, built="release", inside=carrier.name)
+            else:
+                yield look
+
+
+def _copies_at(host: Host, path: str, place: str, carrier: str, mounted: _Mounted) -> Iterator[Distribution | Unknown]:
+    """The copies that lie in a folder, or are named in a file."""
+    try:
+        mounts.pass_to(host, f"{path}/{place}", mounted(), start=path)
+        if place.endswith(".txt"):
+            text = host.text(f"{path}/{place}", limit=_LONG_HEAD, follow=False)
+            for name, version in python_copies.parse_vendor(text):
+                yield Distribution(name=normalised(name), version=version, location=place)
+            return
+        for entry in host.entries(f"{path}/{place}"):
+            look = _look(host, entry, mounted)
+            if isinstance(look, Distribution):
+                look = msgspec.structs.replace(look, location=f"{place}/{look.location}")
+            if look:
+                yield look
+    except AbsentError:
+        return  # this release of the carrier keeps none there
+    except CannotLookError as error:
+        yield Unknown(reason=error.reason, hint=error.hint, scope=f"{shown(path)}#{carrier}")
 
 
 class _BrokenError(CannotLookError):
@@ -80,7 +174,10 @@ def _identity(host: Host, entry: Entry, ending: str) -> tuple[str, str]:
         raise _BrokenError("was left behind by an interrupted pip")  # which renames so what it is about to remove
     if entry.kind == "file" and ending == ".egg":
         return _from_egg_name(entry.name)
-    path = entry.path if entry.kind == "file" else f"{entry.path}/{_METADATA[ending]}"
+    return _from_metadata(host, entry.path if entry.kind == "file" else f"{entry.path}/{_METADATA[ending]}")
+
+
+def _from_metadata(host: Host, path: str) -> tuple[str, str]:
     for limit in (_HEAD, _LONG_HEAD):
         head = _read_head(host, path, limit)
         name, version = parse_metadata(head if len(head) < limit else head[: head.rfind(b"\n") + 1])

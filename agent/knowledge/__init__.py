@@ -50,27 +50,58 @@ class PythonReleases(Table, frozen=True, kw_only=True):
 
 
 class DriverBranch(Value, frozen=True, kw_only=True):
-    """One branch, as ``580``: its end of life and the version that has all fixes of the newest bulletin."""
+    """One branch, as ``580``, and its end of life; a branch that nothing more is known of is still known to exist."""
 
     name: str
     end: dt.date | None = None
-    fixed: str = ""
-
-
-class Bulletin(Value, frozen=True, kw_only=True):
-    """A security bulletin."""
-
-    id: str
-    published: dt.date
-    url: str
 
 
 class DriverBranches(Table, frozen=True, kw_only=True):
-    """NVIDIA driver branches for Linux and the newest security bulletin about them."""
+    """NVIDIA driver branches for Linux."""
 
     file: ClassVar[str] = "driver_branches"
-    bulletin: Bulletin
     branches: tuple[DriverBranch, ...]
+
+
+class NvidiaFlaw(Value, frozen=True, kw_only=True):
+    """A flaw as a bulletin tells it; the file says what the fields mean."""
+
+    id: str
+    score: float
+    branches: tuple[str, ...] = ()
+    introduced: str = ""
+    fixed: str = ""
+    only_if: tuple[Literal["not-cdi", "cdi-before-1.17.5", "not-crun", "container-ldconfig"], ...] = ()
+
+
+class NvidiaBulletin(Value, frozen=True, kw_only=True):
+    """What one security bulletin says of one product; of the driver also the fixed version in each branch."""
+
+    product: str
+    id: str
+    published: dt.date
+    fixed: tuple[str, ...] = ()
+    flaws: tuple[NvidiaFlaw, ...]
+
+    @property
+    def url(self) -> str:
+        """Where NVIDIA publishes it."""
+        return f"https://nvidia.custhelp.com/app/answers/detail/a_id/{self.id}"
+
+    def __str__(self) -> str:
+        """The bulletin as people speak of it."""
+        return f"bulletin {self.id} of {self.published:%Y-%m-%d}"
+
+
+class NvidiaBulletins(Table, frozen=True, kw_only=True):
+    """NVIDIA's security bulletins, oldest first for each product."""
+
+    file: ClassVar[str] = "nvidia_bulletins"
+    bulletins: tuple[NvidiaBulletin, ...]
+
+    def about(self, product: str) -> tuple[NvidiaBulletin, ...]:
+        """The bulletins about one product."""
+        return tuple(each for each in self.bulletins if each.product == product)
 
 
 class ImageFamily(Value, frozen=True, kw_only=True):
@@ -202,6 +233,76 @@ class ModelPlaces(Table, frozen=True, kw_only=True):
     file: ClassVar[str] = "model_places"
     suffixes: tuple[str, ...]
     places: tuple[ModelPlace, ...]
+
+
+class RepairedRange(Value, frozen=True, kw_only=True):
+    """Affected versions, as in an advisory: empty ends are open."""
+
+    introduced: str = ""
+    fixed: str = ""
+    last_affected: str = ""
+
+
+class RepairedBound(Value, frozen=True, kw_only=True):
+    """What to read for every version of PyPI that ``match``, a regular expression, finds something wrong in."""
+
+    match: str
+    becomes: str
+    why: str
+    source: str
+
+
+class RepairedRecord(Value, frozen=True, kw_only=True):
+    """What to read instead of the versions that a record names for a package; no range means none of its versions."""
+
+    id: str
+    package: str
+    ranges: tuple[RepairedRange, ...]
+    why: str
+    source: str
+
+
+class AdvisoryRepairs(Table, frozen=True, kw_only=True):
+    """Published advisories whose versions cannot be understood as they are, and what they mean."""
+
+    file: ClassVar[str] = "advisory_repairs"
+    bounds: tuple[RepairedBound, ...]
+    records: tuple[RepairedRecord, ...]
+
+
+class AdvisorySource(Value, frozen=True, kw_only=True):
+    """Who publishes the records whose ids begin with one of ``prefixes``, and what may be done with them."""
+
+    name: str
+    prefixes: tuple[str, ...]
+    url: str
+    licence: str
+    attribution: str
+
+
+class KnownFlaw(Value, frozen=True, kw_only=True):
+    """A flaw that any good database has: ``id`` in ``package``."""
+
+    ecosystem: str
+    package: str
+    id: str
+
+
+class AdvisorySources(Table, frozen=True, kw_only=True):
+    """Where the advisory database comes from, which file of it is about what, and what must be in it."""
+
+    file: ClassVar[str] = "advisory_sources"
+    shards: Mapping[str, tuple[str, ...]]
+    publishers: tuple[AdvisorySource, ...]
+    known: tuple[KnownFlaw, ...]
+
+
+class AdvisoryKeys(Table, frozen=True, kw_only=True):
+    """Ed25519 public keys, in base64, whose signature on an advisory database is believed."""
+
+    file: ClassVar[str] = "advisory_keys"
+    keys: tuple[str, ...]
+
 
 
 class Framework(Value, frozen=True, kw_only=True):

@@ -15,7 +15,7 @@ from rich.text import Text
 from agent.model import Check, Event, Judged, Severity, Unknown
 from agent.views.summary import Summary, counted, first_sentence, grouped, in_words
 
-_STYLE = {
+STYLE = {
     Severity.CRITICAL: "bold white on red",
     Severity.HIGH: "bold red",
     Severity.MEDIUM: "yellow",
@@ -48,7 +48,10 @@ def hang(console: Console, body: Text | str, *, label: Text | str = "", indent: 
     """Print a label and beside it, ``indent`` columns in, a text that wraps there; no line ends in spaces."""
     text = Text(body) if isinstance(body, str) else body
     lead = Text.assemble("  ", label)
-    lead.pad_right(max(0, indent - lead.cell_len))
+    if lead.cell_len >= indent:
+        console.print(lead, no_wrap=True, overflow="ignore", crop=False)
+        lead = Text()
+    lead.pad_right(indent - lead.cell_len)
     for line in text.wrap(console, max(20, console.width - indent), overflow="fold"):
         line.rstrip()
         console.print(Text.assemble(lead, line), no_wrap=True, overflow="ignore", crop=False)
@@ -74,7 +77,7 @@ def draw_scan(console: Console, summary: Summary, *, everything: bool = False) -
 def _draw_group(console: Console, check: Check, findings: Sequence[Judged], *, everything: bool) -> None:
     severity = findings[0].severity
     heading = Text.assemble((check.title.rstrip("."), "bold"), (f"   {check.id}", "dim"))
-    hang(console, heading, label=Text(severity.value.upper(), style=_STYLE[severity]), indent=_INDENT)
+    hang(console, heading, label=Text(severity.value.upper(), style=STYLE[severity]), indent=_INDENT)
     listed = findings if everything else findings[:_SHOWN]
     for finding in listed:
         hang(console, Text.assemble("- ", finding.detail, (f"   [{finding.id}]", "dim")), indent=_INDENT)
@@ -143,7 +146,7 @@ def draw_check(console: Console, check: Check) -> None:
 def draw_finding(console: Console, finding: Judged, since: dt.datetime | None, history: Iterable[Event]) -> None:
     """A finding with its evidence and all that happened to it."""
     state = f"open since {moment(since)}" if since else "resolved"
-    severity = Text(finding.severity.value.upper(), style=_STYLE[finding.severity])
+    severity = Text(finding.severity.value.upper(), style=STYLE[finding.severity])
     console.print(Text.assemble(severity, f" {finding.detail}   ", (f"[{finding.id}] {state}", "dim")))
     console.print(Text.assemble(("subject  ", "dim"), finding.subject))
     for name, value in finding.evidence.items():
@@ -165,14 +168,14 @@ def event_line(event: Event) -> Text:
     reason = f": {change.reason}" if change.reason else ""
     return Text.assemble(
         f"{moment(event.time)}  {change.kind.value:<8} ",
-        (f"{change.finding.severity.value:<8}", _STYLE[change.finding.severity]),
+        (f"{change.finding.severity.value:<8}", STYLE[change.finding.severity]),
         f" {change.finding.detail}{before}{reason}",
     )
 
 
 def finding_line(finding: Judged) -> Text:
     """One finding on one line."""
-    severity = (f"{finding.severity.value:<8}", _STYLE[finding.severity])
+    severity = (f"{finding.severity.value:<8}", STYLE[finding.severity])
     return Text.assemble(severity, f" {finding.detail}", (f"   [{finding.id}]", "dim"))
 
 
@@ -181,7 +184,7 @@ def draw_catalogue(console: Console, checks: Sequence[Check]) -> None:
     for topic in dict.fromkeys(check.topic for check in checks):
         console.print(Text(topic, style="bold underline"))
         for check in (each for each in checks if each.topic == topic):
-            label = Text(check.severity.value.upper(), style=_STYLE[check.severity])
+            label = Text(check.severity.value.upper(), style=STYLE[check.severity])
             hang(console, Text.assemble((check.id, "bold"), f"  {check.title}"), label=label, indent=_INDENT)
 
 

@@ -13,8 +13,8 @@ from tests.boot.cloud import Cloud
 from tests.boot.machine import Machine
 
 ROOT = Path(__file__).parents[2]
-SERVICES = ("dlvmguard-watch.service", "dlvmguard-report.service")
-WATCH, REPORT = SERVICES
+SERVICES = ("dlvmguard-watch.service", "dlvmguard-report.service", "dlvmguard-advisories.service")
+WATCH, REPORT, ADVISORIES = SERVICES
 STARTUP = "google-startup-scripts.service"
 # What Google's own unit does: https://github.com/GoogleCloudPlatform/guest-agent/blob/main/google-startup-scripts.service
 _STARTUP_UNIT = """

@@ -33,7 +33,12 @@ def test_the_first_findings_arrive_within_a_minute_of_the_boot(booted):
     machine.wait_for(booted.cloud.logging.visible, seconds=ARRIVAL_SECONDS, what="first finding")
     entry = booted.cloud.logging.visible()[0]
     assert entry["labels"]["compute.googleapis.com/resource_name"] == "gpu-1"
-    assert machine.run(f"systemctl is-active {WATCH} dlvmguard-report.path dlvmguard-report.timer").returncode == 0
+    assert (
+        machine.run(
+            f"systemctl is-active {WATCH} dlvmguard-report.path dlvmguard-report.timer dlvmguard-advisories.timer"
+        ).returncode
+        == 0
+    )
 
 
 def test_status_answers_root_and_the_group_and_tells_others_of_the_group(booted):
@@ -83,7 +88,7 @@ def test_a_restart_brings_everything_back_and_repeats_nothing(booted):
     machine.reboot()
     assert machine.show(STARTUP, "Result") == "success"
     assert booted.version() == version
-    machine.run(f"systemctl is-active {WATCH} dlvmguard-report.path dlvmguard-report.timer")
+    machine.run(f"systemctl is-active {WATCH} dlvmguard-report.path dlvmguard-report.timer dlvmguard-advisories.timer")
     machine.run("systemctl start dlvmguard-report.service")
     booted.assert_all_arrived_once()
     assert before <= set(booted.cloud.standing())

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from tests.boot.installation import REPORT, SERVICES, WATCH
+from tests.boot.installation import ADVISORIES, REPORT, SERVICES, WATCH
 
 pytestmark = [pytest.mark.boot, pytest.mark.timeout(900)]
 
@@ -40,6 +40,7 @@ WRITTEN = (
     "/boot",
     f"{STATE}/collected",
     f"{STATE}/ledger",
+    f"{STATE}/advisories",
 )
 READ = ("/home/ann/secret", "/root/secret", "/etc/shadow")
 
@@ -54,7 +55,7 @@ def inside(installation):
     installation.wait_for_first_finding()
     port = int(installation.cloud.logging.endpoint.rpartition(":")[2])
     machine.write("/opt/probe", PROGRAM % {"written": WRITTEN, "read": READ, "port": port})
-    machine.run("systemctl stop dlvmguard-report.path dlvmguard-report.timer dlvmguard-watch.service")
+    machine.run("systemctl stop dlvmguard-report.path 'dlvmguard-*.timer' dlvmguard-watch.service")
     return {service: tried(machine, service) for service in SERVICES}
 
 
@@ -93,16 +94,22 @@ def test_report_writes_its_ledger_and_nothing_else(inside):
     assert done(inside[REPORT], "write") == {f"{STATE}/ledger"}
 
 
-def test_report_reads_no_home_and_no_secret_of_root(inside):
-    assert done(inside[REPORT], "read") == set()
+def test_advisories_writes_its_database_and_nothing_else(inside):
+    assert done(inside[ADVISORIES], "write") == {f"{STATE}/advisories"}
 
 
-def test_report_reaches_the_network_and_never_becomes_root(inside):
-    assert inside[REPORT]["connect"] == "done"
-    assert inside[REPORT]["become root"] == "refused"
+@pytest.mark.parametrize("service", [REPORT, ADVISORIES])
+def test_who_has_a_network_reads_no_home_and_no_secret_of_root(inside, service):
+    assert done(inside[service], "read") == set()
 
 
-@pytest.mark.parametrize(("service", "tenths"), [(WATCH, 20), (REPORT, 15)])
+@pytest.mark.parametrize("service", [REPORT, ADVISORIES])
+def test_who_has_a_network_reaches_it_and_never_becomes_root(inside, service):
+    assert inside[service]["connect"] == "done"
+    assert inside[service]["become root"] == "refused"
+
+
+@pytest.mark.parametrize(("service", "tenths"), [(WATCH, 20), (REPORT, 15), (ADVISORIES, 15)])
 def test_systemd_judges_the_exposure_to_be_low(installation, inside, service, tenths):
     judged = installation.machine.run(
         f"systemd-analyze security --no-pager --threshold={tenths} {service}", check=False

@@ -1,0 +1,103 @@
+"""How NVIDIA's container toolkit is configured, as far as it decides whether a flaw of it applies."""
+
+from __future__ import annotations
+
+import msgspec
+
+from agent.host import Host
+from agent.model import AbsentError, CannotLookError, Unknown, Value
+
+CONFIGURATION = "/etc/nvidia-container-runtime/config.toml"
+SUBJECT = "nvidia-container-toolkit"
+_SPECIFICATIONS = ("/etc/cdi", "/var/run/cdi")
+"""Where the Container Device Interface has its specifications: https://github.com/cncf-tags/container-device-interface"""
+_MODES = {"auto", "legacy", "csv", "cdi", "jit-cdi"}
+
+
+class ToolkitConfiguration(Value, frozen=True, kw_only=True):
+    """The settings that flaws depend on. What the file does not set has the toolkit's own default.
+
+    ``mode`` is how devices get into containers; ``hook_in_any_mode`` that the old hook also runs where the mode is
+    another. ``crun_only`` says that no other low-level runtime is used, ``container_ldconfig`` that ldconfig is taken
+    from the container, ``container_cuda`` that CUDA libraries of the container go before those of the host.
+    ``cdi_specifications`` says that some tool may give NVIDIA's devices by CDI whatever the mode is here.
+
+    Settings: https://github.com/NVIDIA/nvidia-container-toolkit/blob/main/internal/config/config.go
+    """
+
+    mode: str = "auto"
+    hook_in_any_mode: bool = False
+    crun_only: bool = False
+    container_ldconfig: bool = False
+    container_cuda: bool = False
+    cdi_specifications: bool = False
+
+
+class _Cli(msgspec.Struct):
+    ldconfig: str = "@/sbin/ldconfig"
+
+
+class _Runtime(msgspec.Struct):
+    mode: str = "auto"
+    runtimes: tuple[str, ...] = ("runc", "crun")
+
+
+class _Hook(msgspec.Struct, rename="kebab"):
+    skip_mode_detection: bool = False
+
+
+class _Features(msgspec.Struct, rename="kebab"):
+    allow_cuda_compat_libs_from_container: bool = False
+
+
+class _File(msgspec.Struct, rename="kebab"):
+    nvidia_container_cli: _Cli = msgspec.field(default_factory=_Cli)
+    nvidia_container_runtime: _Runtime = msgspec.field(default_factory=_Runtime)
+    nvidia_container_runtime_hook: _Hook = msgspec.field(default_factory=_Hook)
+    features: _Features = msgspec.field(default_factory=_Features)
+
+
+def parse(text: str | bytes) -> ToolkitConfiguration:
+    """The settings in a configuration file; ValueError where it is none. No text of the file is kept."""
+    file = msgspec.toml.decode(text, type=_File)
+    mode, runtimes = file.nvidia_container_runtime.mode, file.nvidia_container_runtime.runtimes
+    return ToolkitConfiguration(
+        mode=mode if mode in _MODES else "another",
+        hook_in_any_mode=file.nvidia_container_runtime_hook.skip_mode_detection,
+        crun_only=bool(runtimes) and all(name.rpartition("/")[2] == "crun" for name in runtimes),
+        # The mark says "the host's": https://nvidia.custhelp.com/app/answers/detail/a_id/5599
+        container_ldconfig=not (file.nvidia_container_cli.ldconfig or "@").startswith("@"),
+        container_cuda=file.features.allow_cuda_compat_libs_from_container,
+    )
+
+
+def configuration(host: Host) -> ToolkitConfiguration | Unknown:
+    """How the toolkit is configured."""
+    try:
+        found = parse(host.read(CONFIGURATION, limit=65536))
+    except AbsentError:
+        found = ToolkitConfiguration()
+    except CannotLookError as error:
+        return Unknown(reason=error.reason, hint=error.hint, scope=SUBJECT)
+    except (
+        msgspec.DecodeError,
+        ValueError,
+        RecursionError,
+    ):  # tomli's error on Python 3.10 is a ValueError; neither is quoted
+        return Unknown(reason=f"{CONFIGURATION} is not a configuration of the container toolkit", scope=SUBJECT)
+    return msgspec.structs.replace(found, cdi_specifications=_has_specifications(host))
+
+
+def _has_specifications(host: Host) -> bool:
+    """Whether a specification of NVIDIA's devices is there."""
+    return any(_may_specify(host, directory) for directory in _SPECIFICATIONS)
+
+
+def _may_specify(host: Host, directory: str) -> bool:
+    """A directory that cannot be listed may hold one."""
+    try:
+        return any("nvidia" in entry.name for entry in host.entries(directory, limit=1000))
+    except AbsentError:
+        return False
+    except CannotLookError:
+        return True
