@@ -248,6 +248,7 @@ class Probe(Value, Generic[T], frozen=True, kw_only=True):
     glance: Callable[..., Hashable] | None
     kernel_log: str
     slow: bool
+    volatile: bool
     settles: dt.timedelta
     title: str
     look: Callable[..., T]
@@ -288,6 +289,7 @@ def probe(
     glance: Callable[..., Hashable] | None = None,
     kernel_log: str = "",
     slow: bool = False,
+    volatile: bool = False,
     settles: dt.timedelta = dt.timedelta(),
 ) -> Callable[[Callable[..., T]], Probe[T]]:
     """Make a function of ``(host, config)`` a probe; name, topic and fact type come from the function itself.
@@ -298,8 +300,9 @@ def probe(
     On a machine that is watched it looks ``every`` so often, and besides when it is provoked: when what ``glance``
     returns, a function of the same arguments that costs next to nothing, is another than before; or when the kernel
     logs a line in which ``kernel_log`` is found, a regular expression. A ``slow`` one may take long and lets the
-    others go first. What changes all the time ``settles``: what was seen last is kept, and judged anew, at most once
-    in that time. ``network`` says that it needs the network, so that it runs on the unprivileged side.
+    others go first. ``network`` says that it needs the network, so that it runs on the unprivileged side. What a
+    ``volatile`` one sees is another thing each time, as utilisation is: it is kept now and then, and is no news. What
+    changes often ``settles``: it is news, but not again within that time.
     """
 
     def make(look: Callable[..., T]) -> Probe[T]:
@@ -315,6 +318,7 @@ def probe(
             glance=glance,
             kernel_log=kernel_log,
             slow=slow,
+            volatile=volatile,
             settles=settles,
             title=_manual(look)[0],
             look=look,

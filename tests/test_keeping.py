@@ -11,7 +11,7 @@ from agent import collect, discovery
 from agent.host import Host
 from agent.keeping import Keeper
 from agent.kernel_log import KernelLog
-from agent.model import Unknown
+from agent.model import Fact, Unknown, probe
 from agent.state import State
 from tests.fakes.trees import plant
 
@@ -24,6 +24,26 @@ def state(tmp_path):
     return State(str(tmp_path / "state"))
 
 
+class Load(Fact, frozen=True, kw_only=True):
+    percent: int
+
+
+@probe(volatile=True)
+def load(host, config) -> Load:
+    """How busy it is."""
+    return Load(percent=0)
+
+
+def load_of(percent):
+    fact = Unknown(reason="dark") if percent is None else Load(percent=percent)
+    return collect.Look(probe=load, taken=dt.datetime.now(dt.timezone.utc), seconds=0.0, fact=fact)
+
+
+def kept_load(state):
+    (each,) = [each for each in json.loads(state.read(state.snapshot))["looks"] if each["probe"] == "load"]
+    return (each["fact"] or {}).get("percent")
+
+
 def look(reason, *, name="machine"):
     taken = dt.datetime.now(dt.timezone.utc)
     return collect.Look(probe=PROBES[name], taken=taken, seconds=0.0, fact=Unknown(reason=reason))
@@ -31,7 +51,8 @@ def look(reason, *, name="machine"):
 
 def kept(state):
     text = state.read(state.snapshot)
-    return {each["probe"]: each["unknown"]["reason"] for each in json.loads(text)["looks"]} if text else {}
+    looks = json.loads(text)["looks"] if text else []
+    return {each["probe"]: each["unknown"]["reason"] for each in looks if each["unknown"]}
 
 
 def see(keeper, now, *looks):
@@ -77,6 +98,31 @@ def test_what_changed_and_changed_back_before_it_was_written_is_not_written(stat
     see(keeper, 1.0, look(before["machine"]))
     see(keeper, 100.0)
     assert kept(state) == before
+
+
+def test_what_is_volatile_is_written_seldom_and_along_with_what_is_news(state):
+    keeper, writes, before = Keeper(state, 0), 0, ()
+    for second in range(0, 3600, 60):
+        see(keeper, float(second), load_of(second))
+        writes += state.signature(state.snapshot) != before
+        before = state.signature(state.snapshot)
+    assert writes == 6
+    see(keeper, 3601.0, load_of(7), look("a"))
+    assert (kept(state), kept_load(state)) == ({"machine": "a"}, 7)
+
+
+def test_a_volatile_probe_that_remembers_is_handed_what_was_not_written_either(state):
+    keeper = Keeper(state, 0)
+    see(keeper, 0, load_of(1))
+    see(keeper, 1, load_of(2))
+    assert (keeper.earlier(load), kept_load(state)) == (Load(percent=2), 1)
+
+
+def test_that_a_volatile_probe_cannot_look_any_more_is_news(state):
+    keeper = Keeper(state, 0)
+    for second, percent in enumerate((1, None, 2)):
+        see(keeper, float(second), load_of(percent))
+        assert kept_load(state) == percent
 
 
 def test_what_somebody_else_wrote_meanwhile_is_replaced_by_the_next_look(state):
@@ -132,7 +178,9 @@ def test_what_changes_all_the_time_is_kept_seldom_and_its_newest_state_in_the_en
     see(keeper, 0, look("a", name="workloads"))
     assert kept(state) == {"workloads": "a"}, "what is new is kept at once"
     for minute in range(1, int(settles // 60)):
-        see(keeper, minute * 60.0, look(f"{minute}", name="workloads"), look("quiet"))
+        see(keeper, minute * 60.0, look(f"{minute}", name="workloads"))
     assert kept(state)["workloads"] == "a"
-    see(keeper, settles, look("b", name="workloads"))
+    see(keeper, settles - 1, look("along", name="workloads"), look("other"))
+    assert kept(state)["workloads"] == "along", "it goes along with what is written anyhow"
+    see(keeper, 2 * settles, look("b", name="workloads"))
     assert kept(state)["workloads"] == "b"

@@ -304,7 +304,6 @@ class AdvisoryKeys(Table, frozen=True, kw_only=True):
     keys: tuple[str, ...]
 
 
-
 class Framework(Value, frozen=True, kw_only=True):
     """What GPU work is done with; the file says what the fields mean."""
 
