@@ -27,8 +27,9 @@ fix: environment
 	$(DEV)/ruff check --fix .
 	$(DEV)/ruff format .
 
-bench: environment
-	$(DEV)/python -m benchmarks.scan $(ARGS)
+bench:
+	@./install.sh --environment .venv-bench test,bench
+	.venv-bench/bin/python -m benchmarks.scan $(ARGS)
 
 bundle: environment # dist/dlvmguard-VERSION-bundle.tar.gz, which installs without a network
 	$(DEV)/python -m release.bundle
@@ -44,7 +45,7 @@ lock: # the newest versions of all dependencies, with their hashes
 	rm -rf .venv-lock
 
 clean: # .venv is left: it may hold what scans remembered
-	rm -rf .venv-test .venv-test-* .venv-dev .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage build dist *.egg-info
+	rm -rf .venv-test .venv-test-* .venv-bench .venv-dev .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage build dist *.egg-info
 	find agent tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
 
 environment:

@@ -47,6 +47,7 @@ _DATE = click.DateTime(["%Y-%m-%d"])
 @click.argument("exports", nargs=-1, required=True)
 @click.option("--kev", default="", metavar="FILE", help="CISA's catalogue of exploited flaws: .json, .jsonl or .csv.")
 @click.option("--epss", default="", metavar="FILE", help="Probabilities of exploitation: .csv or .csv.gz.")
+@click.option("--nvidia", default="", metavar="FILE", help="NVIDIA's bulletins as a table [the program's own].")
 @click.option("--to", "directory", required=True, metavar="DIR", help="Where the files are put.")
 @click.option("--date", type=_DATE, help="The day that it is made for [today]; it decides nothing else.")
 @click.option("--shard", "shards", multiple=True, metavar="NAME", help="Make this one; may be repeated.")
@@ -57,6 +58,7 @@ def build(  # noqa: PLR0913 -- one parameter an option
     kev: str,
     epss: str,
     *,
+    nvidia: str,
     directory: str,
     date: dt.datetime | None,
     shards: tuple[str, ...],
@@ -67,11 +69,16 @@ def build(  # noqa: PLR0913 -- one parameter an option
     from agent.advisories import building
     from agent.state import save
 
-    paths = [os.path.abspath(each) if each else "" for each in (kev, epss, directory, previous)]
-    inputs = building.Inputs(records=tuple(map(os.path.abspath, exports)), exploited=paths[0], probabilities=paths[1])
+    paths = [os.path.abspath(each) if each else "" for each in (kev, epss, directory, previous, nvidia)]
     gates = building.Gates(previous=paths[3], fresh_within=fresh_within)
     day = (date or dt.datetime.now(dt.timezone.utc)).date()
     try:
+        inputs = building.Inputs(
+            records=tuple(map(os.path.abspath, exports)),
+            exploited=paths[0],
+            probabilities=paths[1],
+            ready=(building.of_nvidia(building.bulletins(paths[4])),),
+        )
         made = building.build(inputs, date=day, names=shards, gates=gates)
     except building.BuildError as error:
         raise click.ClickException(str(error)) from error

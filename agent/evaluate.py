@@ -39,10 +39,10 @@ def _judged(check: Check, facts: Facts, others: Mapping[type, Any]) -> Outcome:
     """``others`` is what a check may ask for besides facts and tables of knowledge."""
     seen = {name: facts[kind] for name, kind in check.needs.items() if issubclass(kind, Fact)}
     taken = min((each.taken for each in seen.values()), default=others[Moment].now)
-    supplied = {name: each.fact for name, each in seen.items()}
+    supplied: dict[str, Any] = {name: each.fact for name, each in seen.items()}
     for name, kind in check.needs.items():
         if name not in seen:
-            supplied[name] = knowledge.load(kind) if issubclass(kind, Table) else others[kind]
+            supplied[name] = _newest(kind, others[Advisories]) if issubclass(kind, Table) else others[kind]
     missing = tuple(each for each in supplied.values() if isinstance(each, Unknown))
     if missing:
         return Outcome(check=check.id, taken=taken, unknowns=missing)
@@ -55,6 +55,17 @@ def _judged(check: Check, facts: Facts, others: Mapping[type, Any]) -> Outcome:
     unjudged = tuple(each for each in said if isinstance(each, Unknown))
     findings = _completed(check, (each for each in said if isinstance(each, Finding)))
     return Outcome(check=check.id, taken=taken, findings=findings, unknowns=gaps + unjudged)
+
+
+def _newest(kind: type[Table], advisories: Advisories | Unknown) -> Table | Unknown:
+    """The program's own table, or the edition of the advisory database where that is newer."""
+    own: Table = knowledge.load(kind)
+    if isinstance(advisories, Unknown):
+        return own
+    fetched = attempt(lambda: advisories.table(kind), what=f"table {kind.__name__}")
+    if fetched is None or isinstance(fetched, Unknown):
+        return fetched or own
+    return max(own, fetched, key=lambda table: table.updated)
 
 
 def _completed(check: Check, findings: Iterable[Finding]) -> tuple[Judged, ...]:

@@ -22,6 +22,12 @@ from typing import IO
 from agent.model import AbsentError, CannotLookError, Value
 
 MEBIBYTE = 1 << 20
+KERNEL_LOG = "/dev/kmsg"
+KERNEL_RECORD = 8192 + 1024
+"""A record is longer than the buffer's limit only by its header: CONSOLE_EXT_LOG_MAX in
+https://github.com/torvalds/linux/blob/v6.6/include/linux/printk.h"""
+_KERNEL_LOG_DEVICE = os.makedev(1, 11)
+"""https://www.kernel.org/doc/Documentation/admin-guide/devices.txt; containers put /dev/null or a console there."""
 _ABSENT = {errno.ENOENT, errno.ENOTDIR, errno.ESRCH, errno.ENXIO}
 _READ = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY
 _ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8"}
@@ -235,6 +241,26 @@ class Host:
             raise CannotLookError(f"{shown(path)} leads out of {shown(self.root)}")
         return real[len(base) :] or "/"
 
+    def kernel_log(self, *, limit: int) -> Iterator[bytes]:
+        """The records that the kernel's log still holds, oldest first; newer ones are not waited for.
+
+        In a tree of files they are the lines of a file. More than ``limit`` bytes is an error after what was read.
+        """
+        size = 0
+        try:
+            with open(self._open(KERNEL_LOG, _READ), "rb") as log:
+                seen = os.fstat(log.fileno())
+                is_device = self.is_live and stat.S_ISCHR(seen.st_mode) and seen.st_rdev == _KERNEL_LOG_DEVICE
+                if not is_device and not stat.S_ISREG(seen.st_mode):
+                    raise CannotLookError(f"{KERNEL_LOG} is not the kernel's log")
+                while record := _kernel_record(log.fileno()) if is_device else log.readline(KERNEL_RECORD):
+                    size += len(record)
+                    if size > limit:
+                        raise CannotLookError(f"{KERNEL_LOG} holds more than {limit} bytes")
+                    yield record
+        except OSError as error:
+            raise cannot(KERNEL_LOG, error) from error
+
     def processes(self) -> list[int]:
         """The process ids in /proc, ascending."""
         return sorted(
@@ -329,6 +355,16 @@ def _pieces(
         process.wait(max(0.0, until - time.monotonic()))
     except subprocess.TimeoutExpired:
         raise late from None
+
+
+def _kernel_record(log: int) -> bytes:
+    """The next record of the open log, nothing at its end. Those that were overwritten meanwhile are passed over."""
+    while True:
+        with contextlib.suppress(BrokenPipeError):
+            try:
+                return os.read(log, KERNEL_RECORD)
+            except BlockingIOError:
+                return b""
 
 
 def shown(name: str | bytes) -> str:

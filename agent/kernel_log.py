@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import os
 
-from agent.host import Host
+from agent.host import KERNEL_LOG, KERNEL_RECORD, Host
 
-_RECORD = 8192 + 1024
-"""A record is longer than the buffer's limit only by its header: CONSOLE_EXT_LOG_MAX in
-https://github.com/torvalds/linux/blob/v6.6/include/linux/printk.h"""
 _AT_ONCE = 1000
 """Records in one go, so that a kernel that logs without end does not hold us."""
 _FACILITY = 3
@@ -22,7 +19,7 @@ class KernelLog:
         """Begin at the end of what is there."""
         self._handle = -1
         try:
-            self._handle = os.open(host.place("/dev/kmsg"), os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+            self._handle = os.open(host.place(KERNEL_LOG), os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
             os.lseek(self._handle, 0, os.SEEK_END)
         except OSError:
             self.close()
@@ -37,7 +34,7 @@ class KernelLog:
         found: list[str] = []
         for _ in range(_AT_ONCE if self.is_open else 0):
             try:
-                record = os.read(self._handle, _RECORD)
+                record = os.read(self._handle, KERNEL_RECORD)
             except BlockingIOError:
                 break
             except BrokenPipeError:  # some were overwritten before we came; the next read goes on after them

@@ -138,9 +138,10 @@ class _Watch:
         for name in self.glances.provoked(self.probes, self.host, self.config, now):
             self.turns[name] = self.turns[name].provoked(now)
         due = [each for each in self.probes if self.turns[each.name].is_due(now)]
+        first_slow = next((probe for probe in due if probe.slow), None)
         for probe in due:
-            if probe.slow:
-                self.keeper.keep(_now())
+            if probe is first_slow:
+                self.keeper.keep(_now())  # once: what is written too often has to wait later, when it matters
             self._look(probe)
         if any(probe.slow for probe in due):
             gc.collect()  # buffers and tables are held in cycles, which could otherwise stay for hours

@@ -8,13 +8,15 @@ import datetime as dt
 import pytest
 
 from agent import knowledge
-from agent.advisories.advisory import Source
-from agent.advisories.building import BuildError, Gates, Inputs, Ready, build
+from agent.advisories.advisory import Advisories, Shard, Source
+from agent.advisories.building import BuildError, Gates, Inputs, Ready, build, bulletins, of_nvidia
 from agent.advisories.shards import OpenShard
-from agent.knowledge import AdvisorySources
+from agent.knowledge import AdvisorySources, NvidiaBulletins
+from agent.model import CannotLookError
 from tests.fakes.osv import a_record, an_advisory, an_export
 
 DATE = dt.date(2026, 11, 23)
+BUILT = dt.datetime(2026, 11, 23, tzinfo=dt.timezone.utc)
 UNKNOWN = Gates(known=False)
 FIXED = (("introduced", "0"), ("fixed", "2"))
 
@@ -109,6 +111,34 @@ def test_what_is_made_elsewhere_gets_a_shard_of_its_own(tmp_path):
     assert (built.shard.name, built.shard.newest.date(), built.shard.sources) == ("nvidia", source.date, (source,))
     with opened(tmp_path, built) as file:
         assert [each.id for each in file.about("NVIDIA", "driver")] == ["CVE-2026-0001"]
+
+
+def test_nvidias_bulletins_come_as_advisories_and_as_the_table(tmp_path):
+    table = knowledge.load(NvidiaBulletins)
+    done = build(Inputs(records=(), ready=(of_nvidia(table),)), date=DATE, gates=UNKNOWN)
+    (built,) = done.built
+    with opened(tmp_path, built) as file:
+        assert file.about("NVIDIA", "driver")
+        assert Advisories([file.shard], file.about).table(NvidiaBulletins) == table
+        assert Advisories([], file.about).table(NvidiaBulletins) is None
+
+
+def test_a_table_of_another_form_is_said_and_not_taken(tmp_path):
+    shard = Shard(
+        name="nvidia",
+        ecosystems=("NVIDIA",),
+        built=BUILT,
+        newest=BUILT,
+        records=0,
+        sources=(),
+        tables={NvidiaBulletins.file: '{"updated": 1}'},
+    )
+    with pytest.raises(CannotLookError, match="nvidia_bulletins"):
+        Advisories([shard], lambda _ecosystem, _name: ()).table(NvidiaBulletins)
+    path = tmp_path / "bulletins.toml"
+    path.write_text("bulletins = 7\n")
+    with pytest.raises(BuildError, match=r"bulletins\.toml"):
+        bulletins(str(path))
 
 
 def test_a_record_from_the_future_does_not_make_the_database_newer(tmp_path):

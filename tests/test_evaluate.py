@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import datetime as dt
 
-from agent.advisories.advisory import Advisories
+import msgspec
+
+from agent.advisories.advisory import Advisories, Shard
 from agent.config import Config
 from agent.evaluate import evaluate
-from agent.knowledge import OperatingSystems
+from agent.knowledge import OperatingSystems, load
 from agent.model import Duty, Fact, Finding, Moment, Seen, Severity, Unknown, check
 from tests.fakes.trees import NOW
 
@@ -157,3 +159,26 @@ def test_without_advisories_a_check_that_needs_them_is_unknown():
 
     (outcome,) = judge(flawed, doors=Doors())
     assert (outcome.findings, len(outcome.unknowns)) == ((), 1)
+
+
+def test_a_newer_edition_of_a_table_stands_and_an_older_one_does_not():
+    @check(severity=Severity.LOW, duty=Duty.ACCESS, fix="None.")
+    def dated(doors: Doors, systems: OperatingSystems):
+        """A table is of some day."""
+        yield Finding(subject="table", detail=systems.updated.isoformat())
+
+    own = load(OperatingSystems)
+    for day, expected in ((dt.date(2099, 1, 1), "2099-01-01"), (dt.date(2000, 1, 1), own.updated.isoformat())):
+        edition = msgspec.json.encode(msgspec.structs.replace(own, updated=day)).decode()
+        shard = Shard(
+            name="x",
+            ecosystems=(),
+            built=NOW.now,
+            newest=NOW.now,
+            records=0,
+            sources=(),
+            tables={OperatingSystems.file: edition},
+        )
+        known = Advisories([shard], lambda _ecosystem, _name: ())
+        (outcome,) = evaluate([dated], {Doors: Seen(fact=Doors(), taken=NOW.now)}, Config(), NOW, known)
+        assert [each.detail for each in outcome.findings] == [expected]

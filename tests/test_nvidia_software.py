@@ -194,8 +194,11 @@ path = "nvidia-container-runtime-hook"
 
 def test_the_settings_that_matter_are_read():
     text = """
+accept-nvidia-visible-devices-envvar-when-unprivileged = false
+accept-nvidia-visible-devices-as-volume-mounts = true
 [nvidia-container-cli]
 ldconfig = "/sbin/ldconfig"
+no-cgroups = true
 [nvidia-container-runtime]
 mode = "cdi"
 runtimes = ["/usr/bin/crun"]
@@ -203,9 +206,18 @@ runtimes = ["/usr/bin/crun"]
 skip-mode-detection = true
 [features]
 allow-cuda-compat-libs-from-container = true
+allow-ldconfig-from-container = true
 """
     assert parse(text) == ToolkitConfiguration(
-        mode="cdi", hook_in_any_mode=True, crun_only=True, container_ldconfig=True, container_cuda=True
+        mode="cdi",
+        hook_in_any_mode=True,
+        crun_only=True,
+        container_ldconfig=True,
+        container_cuda=True,
+        asked_by_environment=False,
+        asked_by_mounts=True,
+        no_cgroups=True,
+        allow_container_ldconfig=True,
     )
 
 

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import datetime as dt
 import enum
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from typing import TypeVar
 
-from agent.model import Severity, Value
+import msgspec
+
+from agent.model import CannotLookError, Severity, Table, Value
+
+T = TypeVar("T", bound=Table)
 
 
 class Range(Value, frozen=True, kw_only=True):
@@ -62,7 +67,8 @@ class Source(Value, frozen=True, kw_only=True):
 class Shard(Value, frozen=True, kw_only=True):
     """One file of the database. ``ecosystems`` as OSV names them: ``PyPI``, ``Debian:12``, ``NVIDIA``.
 
-    ``built`` is when, ``records`` how many advisories; ``newest`` is the latest modification among them. ``origin``
+    ``built`` is when, ``records`` how many advisories; ``newest`` is the latest modification among them. ``tables`` are
+    newer editions of the program's own tables, as JSON by their names, for what takes more than advisories. ``origin``
     says how it came here: embedded (with this version), refreshed, imported.
     """
 
@@ -72,6 +78,7 @@ class Shard(Value, frozen=True, kw_only=True):
     newest: dt.datetime
     records: int
     sources: tuple[Source, ...]
+    tables: Mapping[str, str] = {}
     origin: str = "embedded"
     serial: int = 0
 
@@ -109,6 +116,19 @@ class Advisories:
         self.shards = tuple(shards)
         self.about = about
         self.problems = problems
+
+    def table(self, kind: type[T]) -> T | None:
+        """The edition of a table that came with a shard; None where none did.
+
+        Raises:
+            CannotLookError: it is there and not of the form that this version knows.
+        """
+        name = kind.file  # type: ignore[attr-defined]  # every table names its file
+        text = next((shard.tables[name] for shard in self.shards if name in shard.tables), None)
+        try:
+            return None if text is None else msgspec.json.decode(text, type=kind)
+        except (msgspec.MsgspecError, ValueError) as error:
+            raise CannotLookError(f"the table {name} of the advisory database cannot be read: {error}") from error
 
     def shard(self, ecosystem: str) -> Shard | None:
         """The shard that answers for an ecosystem; None where nothing is known of it, which is not clean."""

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import msgspec
 
 from agent import knowledge
-from agent.advisories import exports
+from agent.advisories import exports, nvidia
 from agent.advisories.advisory import Advisory, Shard, Source
 from agent.advisories.exports import ExportError
 from agent.advisories.gathering import NEVER, Gathered, source
@@ -21,11 +21,12 @@ from agent.advisories.naming import link
 from agent.advisories.normalising import Statement, advisory
 from agent.advisories.records import Aliases, preference
 from agent.advisories.shards import OpenShard, Rows, ShardError, packed
-from agent.host import Host
-from agent.knowledge import AdvisoryRepairs, AdvisorySources
+from agent.host import MEBIBYTE, Host
+from agent.knowledge import AdvisoryRepairs, AdvisorySources, NvidiaBulletins
 from agent.model import CannotLookError, Value
 from agent.state import save
 
+_TABLE_LIMIT = 64 * MEBIBYTE
 _FALL = 0.02
 """Exports were incomplete at times: https://github.com/google/osv.dev/issues/2708."""
 
@@ -35,11 +36,50 @@ class BuildError(Exception):
 
 
 class Ready(Value, frozen=True, kw_only=True):
-    """Advisories of one ecosystem that are made elsewhere, from a source that has no records, by package."""
+    """Advisories of one ecosystem that are made elsewhere, from a source that has no records, by package.
+
+    ``tables`` go along with them, as a shard has them.
+    """
 
     ecosystem: str
     source: Source
     packages: Mapping[str, tuple[Advisory, ...]]
+    tables: Mapping[str, str] = {}
+
+
+def bulletins(path: str) -> NvidiaBulletins:
+    """NVIDIA's bulletins from a TOML file of the form of the program's own table, which is taken where none is named.
+
+    Raises:
+        BuildError: the file cannot be read, or is of another form.
+    """
+    if not path:
+        own: NvidiaBulletins = knowledge.load(NvidiaBulletins)
+        return own
+    try:
+        return msgspec.toml.decode(Host().read(path, limit=_TABLE_LIMIT), type=NvidiaBulletins)
+    except (CannotLookError, msgspec.MsgspecError, ValueError) as error:
+        raise BuildError(f"{path}: expected a table as knowledge/nvidia_bulletins.toml: {error}") from error
+
+
+def of_nvidia(table: NvidiaBulletins) -> Ready:
+    """NVIDIA's bulletins: as advisories, and as the table itself, since branches say more than ranges."""
+    packages: dict[str, list[Advisory]] = {}
+    for product, known in nvidia.advisories(table):
+        packages.setdefault(product, []).append(known)
+    return Ready(
+        ecosystem=nvidia.ECOSYSTEM,
+        source=Source(
+            name="NVIDIA security bulletins",
+            url="https://www.nvidia.com/en-us/security/",
+            licence="facts, restated",
+            attribution="NVIDIA Corporation, https://www.nvidia.com/en-us/security/",
+            date=table.updated,
+            records=sum(map(len, packages.values())),
+        ),
+        packages={product: tuple(found) for product, found in packages.items()},
+        tables={table.file: msgspec.json.encode(table).decode()},
+    )
 
 
 class Inputs(Value, frozen=True, kw_only=True):
@@ -170,6 +210,7 @@ def _built(
         newest=max((*newest, *gathered.newest(ecosystems)), default=NEVER),
         records=0,
         sources=(*gathered.sources(ecosystems), *(each.source for each in ready), *weights.sources),
+        tables={name: text for each in ready for name, text in each.tables.items()},
     )
     shard, content = packed(shard, _rows(ecosystems, ready, gathered, weights))
     return Built(shard=shard, content=content)

@@ -9,7 +9,7 @@ from agent.model import AbsentError, CannotLookError, Unknown, Value
 
 CONFIGURATION = "/etc/nvidia-container-runtime/config.toml"
 SUBJECT = "nvidia-container-toolkit"
-_SPECIFICATIONS = ("/etc/cdi", "/var/run/cdi")
+SPECIFICATIONS = ("/etc/cdi", "/var/run/cdi")
 """Where the Container Device Interface has its specifications: https://github.com/cncf-tags/container-device-interface"""
 _MODES = {"auto", "legacy", "csv", "cdi", "jit-cdi"}
 
@@ -21,6 +21,9 @@ class ToolkitConfiguration(Value, frozen=True, kw_only=True):
     another. ``crun_only`` says that no other low-level runtime is used, ``container_ldconfig`` that ldconfig is taken
     from the container, ``container_cuda`` that CUDA libraries of the container go before those of the host.
     ``cdi_specifications`` says that some tool may give NVIDIA's devices by CDI whatever the mode is here.
+    ``asked_by_environment`` lets any image have GPUs by a variable of its own, ``asked_by_mounts`` by a mount, which
+    only who starts the container can ask for. ``no_cgroups`` leaves device control groups alone, as rootless
+    containers need it. ``allow_container_ldconfig`` makes newer versions obey ``container_ldconfig``.
 
     Settings: https://github.com/NVIDIA/nvidia-container-toolkit/blob/main/internal/config/config.go
     """
@@ -31,10 +34,15 @@ class ToolkitConfiguration(Value, frozen=True, kw_only=True):
     container_ldconfig: bool = False
     container_cuda: bool = False
     cdi_specifications: bool = False
+    asked_by_environment: bool = True
+    asked_by_mounts: bool = False
+    no_cgroups: bool = False
+    allow_container_ldconfig: bool = False
 
 
-class _Cli(msgspec.Struct):
+class _Cli(msgspec.Struct, rename="kebab"):
     ldconfig: str = "@/sbin/ldconfig"
+    no_cgroups: bool = False
 
 
 class _Runtime(msgspec.Struct):
@@ -48,9 +56,12 @@ class _Hook(msgspec.Struct, rename="kebab"):
 
 class _Features(msgspec.Struct, rename="kebab"):
     allow_cuda_compat_libs_from_container: bool = False
+    allow_ldconfig_from_container: bool = False
 
 
 class _File(msgspec.Struct, rename="kebab"):
+    accept_nvidia_visible_devices_envvar_when_unprivileged: bool = True
+    accept_nvidia_visible_devices_as_volume_mounts: bool = False
     nvidia_container_cli: _Cli = msgspec.field(default_factory=_Cli)
     nvidia_container_runtime: _Runtime = msgspec.field(default_factory=_Runtime)
     nvidia_container_runtime_hook: _Hook = msgspec.field(default_factory=_Hook)
@@ -68,6 +79,10 @@ def parse(text: str | bytes) -> ToolkitConfiguration:
         # The mark says "the host's": https://nvidia.custhelp.com/app/answers/detail/a_id/5599
         container_ldconfig=not (file.nvidia_container_cli.ldconfig or "@").startswith("@"),
         container_cuda=file.features.allow_cuda_compat_libs_from_container,
+        asked_by_environment=file.accept_nvidia_visible_devices_envvar_when_unprivileged,
+        asked_by_mounts=file.accept_nvidia_visible_devices_as_volume_mounts,
+        no_cgroups=file.nvidia_container_cli.no_cgroups,
+        allow_container_ldconfig=file.features.allow_ldconfig_from_container,
     )
 
 
@@ -90,7 +105,7 @@ def configuration(host: Host) -> ToolkitConfiguration | Unknown:
 
 def _has_specifications(host: Host) -> bool:
     """Whether a specification of NVIDIA's devices is there."""
-    return any(_may_specify(host, directory) for directory in _SPECIFICATIONS)
+    return any(_may_specify(host, directory) for directory in SPECIFICATIONS)
 
 
 def _may_specify(host: Host, directory: str) -> bool:

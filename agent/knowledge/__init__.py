@@ -104,6 +104,56 @@ class NvidiaBulletins(Table, frozen=True, kw_only=True):
         return tuple(each for each in self.bulletins if each.product == product)
 
 
+class OlderXid(Value, frozen=True, kw_only=True):
+    """What differs for GPUs before Ampere; empty where nothing does."""
+
+    meaning: str
+    fix: str = ""
+
+
+class XidRule(Value, frozen=True, kw_only=True):
+    """What errors with these codes mean, and who has to act.
+
+    ``kind`` is ``application`` (whoever runs the program), ``warning`` and ``memory`` (nobody yet), ``reset`` (the GPU
+    needs one), ``host`` (the VM must leave its hardware), ``link`` (a reset where the error is fatal), ``security``, or
+    ``test``. ``threat`` says why one of another kind is a matter of security besides.
+    """
+
+    codes: tuple[int, ...]
+    meaning: str
+    kind: Literal["application", "warning", "memory", "reset", "host", "link", "security", "test"]
+    severity: Severity
+    fix: str = ""
+    threat: str = ""
+    before_ampere: OlderXid | None = None
+
+
+class RecoveryAction(Value, frozen=True, kw_only=True):
+    """What the driver asks for with Xid 154, by its number; 0 is nothing."""
+
+    number: int
+    meaning: str
+    need: Literal["reset", "host"]
+    fix: str = ""
+
+
+class LinkReason(Value, frozen=True, kw_only=True):
+    """Why an NVLink 5 link went down, by the numbers in its error."""
+
+    numbers: tuple[int, ...]
+    meaning: str
+
+
+class XidCodes(Table, frozen=True, kw_only=True):
+    """Error codes of NVIDIA GPUs, and the words by which the names of cards before Ampere are known."""
+
+    file: ClassVar[str] = "xid"
+    cards_before_ampere: tuple[str, ...]
+    rules: tuple[XidRule, ...]
+    actions: tuple[RecoveryAction, ...]
+    link_reasons: tuple[LinkReason, ...]
+
+
 class ImageFamily(Value, frozen=True, kw_only=True):
     """The image families whose names have all these parts between hyphens, and their two dates."""
 

@@ -38,7 +38,8 @@ def release(request, builds):
 
 
 @pytest.fixture(scope="module")
-def network():
+def network(release):
+    """A network of its own for each machine, and so a cloud that knows of no other."""
     with Network() as network:
         yield network
 

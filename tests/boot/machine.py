@@ -188,6 +188,12 @@ class Machine:
         chosen = f"--unit={unit}" if unit else ""
         return self.run(f"journalctl --boot --no-pager --quiet --lines=300 {chosen}", check=False).stdout
 
+    def wait_until(self, question: Callable[[], bool], *, seconds: float) -> None:
+        """Wait until it is so, or that long; what follows says what is not."""
+        end = time.monotonic() + seconds
+        while not question() and time.monotonic() < end:
+            time.sleep(0.5)
+
     def wait_for(self, question: Callable[[], T], *, seconds: float, what: str) -> T:
         """The first answer that is not nothing; an error with the journal when none comes in time."""
         end = time.monotonic() + seconds
