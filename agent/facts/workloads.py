@@ -158,7 +158,7 @@ class _Look:
         except AbsentError:
             raise
         except CannotLookError as error:
-            self.gaps.append(Unknown(reason=error.reason, hint=error.hint, scope=name))
+            self.gaps.append(Unknown(reason=error.reason, hint=error.hint))
             return Details(program=Program())
 
     def _audit(self, place: str, name: str) -> int | None:
