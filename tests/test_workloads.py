@@ -210,6 +210,13 @@ def test_a_workload_of_which_nothing_but_its_files_can_be_seen_is_there_with_a_g
     assert (seen.complete, len(seen.gaps)) == (False, 1)
 
 
+def test_a_process_that_runs_on_without_what_every_process_has_is_a_gap(tmp_path):
+    host = plant(tmp_path, {**MACHINE, **INIT, **process(700, "/dev/nvidia0")})
+    (tmp_path / "proc/700/maps").unlink()
+    seen = workloads(host, Config())
+    assert (seen.workloads, seen.complete, len(seen.gaps)) == ((), False, 1)
+
+
 @pytest.mark.parametrize(
     ("target", "used"),
     [

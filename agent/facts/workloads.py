@@ -69,18 +69,19 @@ def workloads(host: Host, _config: Config) -> Workloads:
     found = gpu_holders.find(host)
     look = _Look(host)
     seen = tuple(look.workloads(found.holders[:_WORKLOADS]))
-    gaps = list(look.gaps)
+    gaps = look.gaps
     if found.unreadable:
         hint = "Run it as root, with CAP_SYS_PTRACE, to see this."
         gaps.append(Unknown(reason="some processes may not be looked into, and could use a GPU", hint=hint))
     if found.truncated or len(found.holders) > _WORKLOADS:
         gaps.append(Unknown(reason="more files are open, or more processes use a GPU, than were looked at"))
+    complete = not gaps
     return Workloads(
         workloads=seen,
         hidden=tuple(sorted(covered & set(host.processes()))),
         ending=found.ending,
         preload=_preload(host, gaps),
-        complete=not (found.unreadable or found.truncated or look.gaps),
+        complete=complete,
         gaps=tuple(gaps),
     )
 
@@ -103,16 +104,27 @@ class _Look:
         """The holders as workloads, without those that end meanwhile."""
         seen = list[tuple[Holder, Workload]]()
         for holder in holders:
-            with contextlib.suppress(AbsentError):
-                workload = self._workload(holder)
-                # Its number may have become another's while it was looked at.
-                if gpu_holders.look_at(self._host, holder.pid).started == holder.stat.started:
-                    seen.append((holder, workload))
+            if workload := self._still_there(holder):
+                seen.append((holder, workload))
         containers = [each.container.id for _, each in seen if each.container]
         known = _known_containers(self._host, frozenset(containers)) if containers else {}
         networks = self._networks([holder for holder, _ in seen])
         for holder, workload in seen:
             yield _joined(workload, known, networks(holder), holder.sockets)
+
+    def _still_there(self, holder: Holder) -> Workload | None:
+        """The workload, unless the process ended or its number became another's while it was looked at."""
+        missing, workload = "", None
+        try:
+            workload = self._workload(holder)
+        except AbsentError as error:
+            missing = error.reason
+        with contextlib.suppress(AbsentError):
+            if gpu_holders.look_at(self._host, holder.pid).started == holder.stat.started:
+                if missing:  # it did not end, and so conceals something
+                    self.gaps.append(Unknown(reason=missing))
+                return workload
+        return None
 
     def _workload(self, holder: Holder) -> Workload:
         host, place = self._host, holder.place
