@@ -17,6 +17,7 @@ import click
 
 from agent import __version__
 from agent.cli_advisories import advisories
+from agent.cli_gpu import gpu
 from agent.cli_packages import packages, sbom
 from agent.config import ConfigError
 from agent.model import CannotLookError, Severity
@@ -249,6 +250,7 @@ def config_reference() -> None:
 cli.add_command(advisories)
 cli.add_command(packages)
 cli.add_command(sbom)
+cli.add_command(gpu)
 
 
 def main(words: list[str] | None = None) -> NoReturn:

@@ -41,7 +41,7 @@ ORDER = (
     ("agent.ship",),
     ("agent.report", "agent.listing"),
     ("agent.session",),
-    ("agent.cli_advisories", "agent.cli_packages"),
+    ("agent.cli_advisories", "agent.cli_gpu", "agent.cli_packages"),
     ("agent.cli",),
 )
 """From left to right: a module may import its own room and what stands before it."""
@@ -78,8 +78,8 @@ def test_imports_point_one_way(module):
 TOUCHING = {"open", "os.open", "io.open", "os.scandir", "os.listdir", "os.walk", "os.system", "os.popen", "os.stat"}
 TOUCHING |= {"os.readlink", "os.posix_spawn", "os.execv", "os.fork", "Path", "pathlib.Path"}
 MODULES_THAT_TOUCH = {"subprocess", "socket", "pickle", "ctypes", "pynvml", "shelve", "multiprocessing"}
-DOORS = {"agent.host", "agent.state", "agent.integrity.reading", "agent.kernel_log", "agent.nvml", "agent.notify"}
-DOORS |= {"agent.host_inside"}
+DOORS = {"agent.host", "agent.state", "agent.integrity.reading", "agent.kernel_log", "agent.notify"}
+DOORS |= {"agent.host_inside", "agent.nvml.__main__", "agent.nvml.asking", "agent.nvml.gpus", "agent.nvml.samples"}
 """Where the machine, our own files, the bulk of model files, the kernel's log, NVML, the service manager and the
 roots of containers are touched; nowhere else."""
 EXCEPTIONS = {"agent.cli": ("os.open",), "agent.ledger_file": ("os.stat",)}

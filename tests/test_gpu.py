@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 
 import pytest
 from hypothesis import given, settings
@@ -10,38 +11,30 @@ from hypothesis import strategies as st
 
 from agent.config import Config, GpuSection
 from agent.facts.gpu import gpus
-from agent.facts.nvml import Gpu, GpuProcess, Refused, parse_survey
+from agent.facts.gpu_samples import gpu_samples
+from agent.facts.nvml import Gpu, GpuProcess, Refused, Sample, parse_survey
 from agent.host import Answer, shown
 from agent.model import CannotLookError
 from tests.fakes import nvml
-from tests.fakes.nvml import A100, H100, T4, address, kernel, machine, uuid
+from tests.fakes.nvml import A100, H100, SOURCE, T4, address, kernel, machine, uuid
 from tests.fakes.trees import plant
 
 # As an ordinary user the stand-in is not root's, which is trusted only where the configuration names it.
 CONFIG = Config(gpu=GpuSection(library=nvml.LIBRARY))
 QUICK = Config(gpu=GpuSection(library=nvml.LIBRARY, deadline_seconds=1.0))
-ALL_CALLS = (
-    "nvmlDeviceGetName",
-    "nvmlDeviceGetUUID",
-    "nvmlDeviceGetPciInfo_v3",
-    "nvmlDeviceGetPersistenceMode",
-    "nvmlDeviceGetMemoryInfo",
-    "nvmlDeviceGetEccMode",
-    "nvmlDeviceGetTotalEccErrors",
-    "nvmlDeviceGetTemperature",
-    "nvmlDeviceGetTemperatureThreshold",
-    "nvmlDeviceGetMarginTemperature",
-    "nvmlDeviceGetFieldValues",
-    "nvmlDeviceGetUtilizationRates",
-    "nvmlDeviceGetComputeRunningProcesses_v3",
-    "nvmlDeviceGetGraphicsRunningProcesses_v3",
-    "nvmlDeviceGetMPSComputeRunningProcesses_v3",
-)
+DEVICE_CALLS = set(re.findall(r"nvmlDeviceGet\w+", SOURCE.read_text())) - {"nvmlDeviceGetHandleByIndex_v2"}
+DEVICE_CALLS -= {"nvmlDeviceGetCount_v2"}
+DEVICE_CALLS |= {"nvmlDeviceValidateInforom"}
 
 
 def the_gpu(host) -> Gpu:
     (gpu,) = gpus(host, CONFIG).gpus
     return gpu
+
+
+def the_sample(host) -> Sample:
+    (sample,) = gpu_samples(host, CONFIG, None).samples
+    return sample
 
 
 @pytest.mark.parametrize(
@@ -51,19 +44,20 @@ def the_gpu(host) -> Gpu:
 def test_a_gpu_is_described(tmp_path, profile, slowdown, margin):
     gpu = the_gpu(machine(tmp_path, [profile]))
     assert (gpu.name, gpu.key, gpu.address) == (profile["name"], uuid(0), address(0))
-    assert (gpu.ecc_enabled, gpu.ecc_pending, gpu.uncorrected_volatile, gpu.temperature) == (True, True, 0, 40)
+    assert (gpu.ecc_enabled, gpu.ecc_pending, gpu.uncorrected_volatile) == (True, True, 0)
     assert gpu.memory_total == int(profile["memory"].split(",")[0])
     assert gpu.slowdown_temperature == (slowdown or Refused(error="NOT_SUPPORTED"))
     assert gpu.slowdown_margin == margin
-    assert gpu.compute == gpu.graphics == gpu.mps == ()
 
 
 def test_what_the_driver_counts_is_passed_on(tmp_path):
     counted = {"corrected": "5,900", "uncorrected": "2,7", "utilisation": "98,40", "memory": "1000,400", "ecc": "0,1"}
-    gpu = the_gpu(machine(tmp_path, [{**T4, **counted}]))
+    host = machine(tmp_path, [{**T4, **counted}])
+    gpu, sample = the_gpu(host), the_sample(host)
     assert (gpu.corrected_volatile, gpu.corrected_aggregate) == (5, 900)
     assert (gpu.uncorrected_volatile, gpu.uncorrected_aggregate) == (2, 7)
-    assert (gpu.utilisation, gpu.memory_used, gpu.ecc_enabled, gpu.ecc_pending) == (98, 400, False, True)
+    assert (sample.utilisation, sample.memory_utilisation, sample.memory_used) == (98, 40, 400)
+    assert (gpu.ecc_enabled, gpu.ecc_pending) == (False, True)
 
 
 def test_a_counter_of_64_bits_fits(tmp_path):
@@ -71,7 +65,7 @@ def test_a_counter_of_64_bits_fits(tmp_path):
 
 
 def test_processes_come_by_kind_with_memory_where_it_is_accounted_for(tmp_path):
-    gpu = the_gpu(machine(tmp_path, [{**T4, "compute": "2,1000,4096", "graphics": "1,77", "mps": "1,88,1"}]))
+    gpu = the_sample(machine(tmp_path, [{**T4, "compute": "2,1000,4096", "graphics": "1,77", "mps": "1,88,1"}]))
     assert gpu.compute == (GpuProcess(pid=1000, memory=4096), GpuProcess(pid=1001, memory=4096))
     assert gpu.graphics == (GpuProcess(pid=77, memory=None),)
     assert gpu.mps == (GpuProcess(pid=88, memory=1),)
@@ -85,8 +79,8 @@ def test_any_number_of_gpus(tmp_path, count):
 
 
 def test_two_thousand_processes_on_each_of_sixteen_gpus(tmp_path):
-    seen = gpus(machine(tmp_path, [{**H100, "compute": "2000,100,4096"}] * 16), CONFIG)
-    assert [len(gpu.compute) for gpu in seen.gpus if not isinstance(gpu.compute, Refused)] == [2000] * 16
+    seen = gpu_samples(machine(tmp_path, [{**H100, "compute": "2000,100,4096"}] * 16), CONFIG, None)
+    assert [len(gpu.compute) for gpu in seen.samples if not isinstance(gpu.compute, Refused)] == [2000] * 16
 
 
 @pytest.mark.parametrize(
@@ -94,37 +88,43 @@ def test_two_thousand_processes_on_each_of_sixteen_gpus(tmp_path):
     [(4, "NO_PERMISSION"), (10, "TIMEOUT"), (13, "FUNCTION_NOT_FOUND"), (999, "UNKNOWN"), (77, "CODE_77")],
 )
 def test_a_refused_field_says_its_error_and_is_a_gap_of_that_gpu_alone(tmp_path, code, error):
-    broken = {**T4, "nvmlDeviceGetTotalEccErrors": str(code), "nvmlDeviceGetUtilizationRates": str(code)}
+    broken = {**T4, "nvmlDeviceGetTotalEccErrors": str(code), "nvmlDeviceGetEnforcedPowerLimit": str(code)}
     seen = gpus(machine(tmp_path, [T4, broken]), CONFIG)
     assert seen.gpus[0].uncorrected_volatile == 0
-    assert seen.gpus[1].uncorrected_volatile == seen.gpus[1].utilisation == Refused(error=error)
+    assert seen.gpus[1].uncorrected_volatile == seen.gpus[1].power_limit == Refused(error=error)
     assert [gap.scope for gap in seen.gaps] == [uuid(1)]
     assert f"uncorrected_volatile ({error})" in seen.gaps[0].reason
 
 
 def test_what_a_card_does_not_have_is_an_answer_and_no_gap(tmp_path):
-    seen = gpus(machine(tmp_path, [{key: T4[key] for key in ("name", "temperature")}]), CONFIG)
+    host = machine(tmp_path, [{"name": "GPU"}])
+    seen = gpus(host, CONFIG)
     assert seen.gpus[0].ecc_enabled == Refused(error="NOT_SUPPORTED")
-    assert seen.gaps == ()
+    assert seen.gaps == gpu_samples(host, CONFIG, None).gaps == ()
 
 
 def test_functions_that_an_old_driver_lacks_are_said_and_the_rest_is_seen(tmp_path):
-    gone = ("nvmlDeviceGetMPSComputeRunningProcesses_v3", "nvmlDeviceGetMarginTemperature")
-    gpu = the_gpu(machine(tmp_path, [H100], without=gone))
-    assert gpu.refusals() == {
-        "slowdown_temperature": "NOT_SUPPORTED",
-        "margin": "FUNCTION_NOT_FOUND",
-        "mps": "FUNCTION_NOT_FOUND",
-    }
+    gone = ("nvmlDeviceGetMPSComputeRunningProcesses_v3", "nvmlDeviceGetMarginTemperature", "nvmlDeviceGetRemappedRows",
+            "nvmlDeviceGetGpuFabricInfoV", "nvmlSystemGetConfComputeState")  # fmt: skip
+    host = machine(tmp_path, [H100], without=gone)
+    seen = gpus(host, CONFIG)
+    lacking = {name for name, error in seen.gpus[0].refusals().items() if error == "FUNCTION_NOT_FOUND"}
+    assert lacking == {"rows_remapped", "rows_remapped_uncorrected", "remap_pending", "remap_failed", "fabric"}
+    assert (seen.confidential, seen.gaps) == (Refused(error="FUNCTION_NOT_FOUND"), ())
+    assert the_sample(host).refusals() == {"margin": "FUNCTION_NOT_FOUND", "mps": "FUNCTION_NOT_FOUND"}
 
 
-def test_a_new_driver_without_the_old_temperature_call_is_read_by_its_successor(tmp_path):
-    assert the_gpu(machine(tmp_path, [T4], without=("nvmlDeviceGetTemperature",))).temperature == 40
+@pytest.mark.parametrize(
+    ("gone", "field", "value"),
+    [("nvmlDeviceGetTemperature", "temperature", 40), ("nvmlDeviceGetCurrentClocksEventReasons", "clock_reasons", 1)],
+)
+def test_a_call_that_was_renamed_or_withdrawn_is_asked_by_its_other_name(tmp_path, gone, field, value):
+    assert getattr(the_sample(machine(tmp_path, [T4], without=(gone,))), field) == value
 
 
 @pytest.mark.parametrize("handle", [True, False])
 def test_a_lost_gpu_is_present_as_lost_under_the_uuid_that_the_kernel_knows(tmp_path, handle):
-    lost = dict.fromkeys(ALL_CALLS, "15") if handle else {"nvmlDeviceGetHandleByIndex_v2": "15"}
+    lost = dict.fromkeys(DEVICE_CALLS, "15") if handle else {"nvmlDeviceGetHandleByIndex_v2": "15"}
     seen = gpus(machine(tmp_path, [T4, {**T4, **lost}, T4]), CONFIG)
     assert [gpu.key for gpu in seen.gpus] == [uuid(0), uuid(1), uuid(2)]
     assert set(seen.gpus[1].refusals().values()) == {"GPU_IS_LOST"}
@@ -153,7 +153,7 @@ def test_names_that_are_no_clean_text_come_out_printable(tmp_path, name):
 
 
 @pytest.mark.parametrize(
-    "fault", [{"nvmlInitWithFlags": "hang"}, {"nvmlDeviceGetTemperature": "hang"}, {"nvmlShutdown": "hang"}]
+    "fault", [{"nvmlInitWithFlags": "hang"}, {"nvmlDeviceGetVbiosVersion": "hang"}, {"nvmlShutdown": "hang"}]
 )
 def test_a_driver_that_hangs_is_reported_within_the_deadline(tmp_path, fault):
     with pytest.raises(CannotLookError, match="the NVIDIA driver gave no answer within 1 s"):
@@ -196,7 +196,7 @@ def test_a_count_that_is_refused_or_absurd_is_not_a_machine_without_gpus(tmp_pat
 
 def test_a_process_list_of_absurd_length_ends_the_child_and_not_the_machine(tmp_path):
     with pytest.raises(CannotLookError, match="MemoryError"):
-        gpus(machine(tmp_path, [{**T4, "compute": "2000000000,1,1"}]), CONFIG)
+        gpu_samples(machine(tmp_path, [{**T4, "compute": "2000000000,1,1"}]), CONFIG, None)
 
 
 def test_a_gpu_without_library_cannot_be_looked_at(tmp_path):

@@ -24,9 +24,11 @@ from agent.checks.gpu import (
     nvidia_driver_vulnerable,
 )
 from agent.facts.gpu import Driver, Gpus, Library, Module, PciGpu
-from agent.facts.nvml import Gpu, Refused
+from agent.facts.gpu_samples import GpuSamples
+from agent.facts.nvml import Refused
 from agent.knowledge import DriverBranch, DriverBranches, NvidiaBulletin, NvidiaBulletins, NvidiaFlaw
 from agent.model import Severity
+from tests.fakes.gpus import NOT_SUPPORTED, a_sample, a_well_gpu, refusing
 from tests.fakes.nvml import address, uuid
 from tests.fakes.trees import NOW
 
@@ -59,27 +61,12 @@ BULLETINS = NvidiaBulletins(
         ),
     ),
 )
-NOT_SUPPORTED = Refused(error="NOT_SUPPORTED")
-GPU = Gpu(
-    index=0, name="Tesla T4", uuid=uuid(0), address=address(0), persistence=True, memory_total=1 << 34, memory_used=0,
-    ecc_enabled=True, ecc_pending=True, corrected_volatile=9, corrected_aggregate=900, uncorrected_volatile=0,
-    uncorrected_aggregate=4, temperature=92, slowdown_temperature=93, margin=NOT_SUPPORTED,
-    slowdown_margin=NOT_SUPPORTED, utilisation=100, compute=(), graphics=(), mps=(),
-)  # fmt: skip
+GPU = a_well_gpu()
 ON_BUS = PciGpu(address=address(0), driver="nvidia", uuid=uuid(0))
 
 
 def a_gpu(**fields: Any) -> Gpus:
-    return Gpus(gpus=(replaced(**fields),))
-
-
-def replaced(**fields: Any) -> Gpu:
-    return Gpu(**{**{name: getattr(GPU, name) for name in GPU.__struct_fields__}, **fields})
-
-
-def refusing(error: str, *, keep: tuple[str, ...] = ()) -> Gpu:
-    names = [name for name in GPU.__struct_fields__[1:] if name not in keep]
-    return replaced(**dict.fromkeys(names, Refused(error=error)))
+    return Gpus(gpus=(a_well_gpu(**fields),))
 
 
 def a_driver(version: str = "580.178.04", *, installed: str = "", **fields: Any) -> Driver:
@@ -87,7 +74,7 @@ def a_driver(version: str = "580.178.04", *, installed: str = "", **fields: Any)
     return Driver(gpus=(ON_BUS,), **{"module": Module(version=version), "libraries": (library,), **fields})
 
 
-GPU_CHECKS = [gpu_lost, gpu_reset_required, gpu_uncorrected_ecc_errors, gpu_ecc_disabled, gpu_too_hot]
+GPU_CHECKS = [gpu_lost, gpu_reset_required, gpu_uncorrected_ecc_errors, gpu_ecc_disabled]
 
 
 @pytest.mark.parametrize("check", GPU_CHECKS, ids=lambda check: check.id)
@@ -249,7 +236,7 @@ def test_a_lost_gpu_is_a_finding_under_the_best_name_there_is():
 
 
 def test_a_gpu_that_waits_for_a_reset_is_a_finding():
-    (finding,) = gpu_reset_required(a_gpu(utilisation=Refused(error="RESET_REQUIRED")))
+    (finding,) = gpu_reset_required(a_gpu(vbios=Refused(error="RESET_REQUIRED")))
     assert finding.subject == uuid(0)
 
 
@@ -265,16 +252,23 @@ def test_ecc_that_is_off_is_a_finding_which_says_when_it_only_waits_for_a_restar
     assert "reboot" in waiting.fix
 
 
+def too_hot(gpus=None, **sample):
+    return list(gpu_too_hot(gpus or a_gpu(), GpuSamples(samples=(a_sample(**sample),))))
+
+
+MARGIN = a_gpu(slowdown_temperature=NOT_SUPPORTED, slowdown_margin=-2)
+
+
 @pytest.mark.parametrize("margin", [-2, -5])
 def test_a_gpu_at_its_slowdown_temperature_is_too_hot_by_either_measure(margin):
-    by_degrees = list(gpu_too_hot(a_gpu(temperature=93)))
-    by_margin = list(gpu_too_hot(a_gpu(slowdown_temperature=NOT_SUPPORTED, margin=margin, slowdown_margin=-2)))
-    assert [finding.subject for finding in (*by_degrees, *by_margin)] == [uuid(0)] * 2
+    found = [*too_hot(temperature=93), *too_hot(MARGIN, margin=margin)]
+    assert [finding.subject for finding in found] == [uuid(0)] * 2
 
 
 def test_a_hotter_gpu_is_the_same_finding_word_for_word():
-    assert list(gpu_too_hot(a_gpu(temperature=93))) == list(gpu_too_hot(a_gpu(temperature=99)))
+    assert too_hot(temperature=93) == too_hot(temperature=99)
 
 
-def test_a_margin_above_that_of_slowdown_is_quiet():
-    assert list(gpu_too_hot(a_gpu(slowdown_temperature=NOT_SUPPORTED, margin=-1, slowdown_margin=-2))) == []
+def test_a_gpu_below_its_limit_and_one_that_does_not_say_are_not_too_hot():
+    assert too_hot(temperature=92) == too_hot(MARGIN, margin=-1) == too_hot(temperature=NOT_SUPPORTED) == []
+    assert list(gpu_too_hot(a_gpu(), GpuSamples())) == []

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 from agent.advisories.nvidia import branch, counted, open_flaws, rating
 from agent.facts.gpu import DRIVER_SUBJECT, Driver, Gpus
-from agent.facts.nvml import Gpu
+from agent.facts.gpu_samples import GpuSamples
+from agent.facts.nvml import Gpu, Sample, called
 from agent.knowledge import DriverBranches, NvidiaBulletin, NvidiaBulletins
 from agent.model import Duty, Finding, Instance, Moment, Severity, check
 
@@ -173,7 +174,7 @@ def gpu_lost(gpus: Gpus) -> Iterator[Finding]:
     """
     for gpu in gpus.gpus:
         if "GPU_IS_LOST" in gpu.refusals().values():
-            yield Finding(subject=gpu.key, detail=f"{_called(gpu)} does not answer the driver")
+            yield Finding(subject=gpu.key, detail=f"{called(gpu)} does not answer the driver")
 
 
 @check(
@@ -188,7 +189,7 @@ def gpu_reset_required(gpus: Gpus) -> Iterator[Finding]:
     """
     for gpu in gpus.gpus:
         if "RESET_REQUIRED" in gpu.refusals().values():
-            yield Finding(subject=gpu.key, detail=f"{_called(gpu)} waits for a reset")
+            yield Finding(subject=gpu.key, detail=f"{called(gpu)} waits for a reset")
 
 
 @check(
@@ -208,7 +209,7 @@ def gpu_uncorrected_ecc_errors(gpus: Gpus) -> Iterator[Finding]:
         if isinstance(errors, int) and errors > 0:
             yield Finding(
                 subject=gpu.key,
-                detail=f"{_called(gpu)}: {errors} uncorrected memory errors since the driver was loaded",
+                detail=f"{called(gpu)}: {errors} uncorrected memory errors since the driver was loaded",
                 evidence={"errors": errors},
             )
 
@@ -225,7 +226,7 @@ def gpu_ecc_disabled(gpus: Gpus) -> Iterator[Finding]:
             waiting = gpu.ecc_pending is True
             yield Finding(
                 subject=gpu.key,
-                detail=f"{_called(gpu)}: ECC is off" + (" until the next restart" if waiting else ""),
+                detail=f"{called(gpu)}: ECC is off" + (" until the next restart" if waiting else ""),
                 fix="Restart the VM, ECC is already ordered: sudo reboot" if waiting else "",
             )
 
@@ -235,28 +236,24 @@ def gpu_ecc_disabled(gpus: Gpus) -> Iterator[Finding]:
     duty=Duty.MONITORING,
     fix="Find what loads the GPU with nvidia-smi; if the load is as expected, stop and start the VM on another host.",
 )
-def gpu_too_hot(gpus: Gpus) -> Iterator[Finding]:
+def gpu_too_hot(gpus: Gpus, samples: GpuSamples) -> Iterator[Finding]:
     """A GPU is so hot that it slows itself down.
 
     At its slowdown temperature a card lowers its clocks, and a little above switches itself off. In a data centre this
-    means failing cooling or a load that nobody expects. It rests on the card's own limit, not on a number of ours.
+    means failing cooling or a load that nobody expects. It rests on the card's own limit, not on a number of ours, and
+    is over once the card is seen below it, or nobody uses it any more.
     """
+    now = {sample.key: sample for sample in samples.samples}
     for gpu in gpus.gpus:
-        if _is_too_hot(gpu):
+        if gpu.key in now and _is_too_hot(gpu, now[gpu.key]):
             limit = f" of {gpu.slowdown_temperature} °C" if isinstance(gpu.slowdown_temperature, int) else ""
-            yield Finding(subject=gpu.key, detail=f"{_called(gpu)} has reached its slowdown temperature{limit}")
+            yield Finding(subject=gpu.key, detail=f"{called(gpu)} has reached its slowdown temperature{limit}")
 
 
-def _is_too_hot(gpu: Gpu) -> bool:
+def _is_too_hot(gpu: Gpu, sample: Sample) -> bool:
     """By the absolute limit where the card has one, else by the margin to it, which shrinks as it heats."""
-    if isinstance(gpu.temperature, int) and isinstance(gpu.slowdown_temperature, int):
-        return gpu.temperature >= gpu.slowdown_temperature > 0
-    if isinstance(gpu.margin, int) and isinstance(gpu.slowdown_margin, int):
-        return gpu.margin <= gpu.slowdown_margin
+    if isinstance(sample.temperature, int) and isinstance(gpu.slowdown_temperature, int):
+        return sample.temperature >= gpu.slowdown_temperature > 0
+    if isinstance(sample.margin, int) and isinstance(gpu.slowdown_margin, int):
+        return sample.margin <= gpu.slowdown_margin
     return False
-
-
-def _called(gpu: Gpu) -> str:
-    """The card as a person finds it: its name and where it sits."""
-    name = gpu.name if isinstance(gpu.name, str) else "GPU"
-    return f"{name} at {gpu.address if isinstance(gpu.address, str) else f'index {gpu.index}'}"

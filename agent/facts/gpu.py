@@ -6,14 +6,15 @@ import datetime as dt
 import posixpath
 import re
 import stat
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Literal
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from typing import Literal, TypeVar
 
 import msgspec
 
 from agent.config import Config
-from agent.facts import nvml
-from agent.facts.nvml import Gpu, Refused, Text
+from agent.facts import gpu_pause, nvml
+from agent.facts.nvml import Card, Confidential, Gpu, Refused, Text
 from agent.host import Host, shown
 from agent.model import AbsentError, CannotLookError, Fact, Unknown, Value, probe
 
@@ -91,10 +92,17 @@ class Driver(Fact, frozen=True, kw_only=True):
 
 
 class Gpus(Fact, frozen=True, kw_only=True):
-    """The GPUs as NVML describes them; none on a machine without."""
+    """The GPUs as NVML describes them; none on a machine without.
+
+    ``inforom_checked`` is the day on which the cards last checked their InfoROM. ``asked`` is the start of the machine
+    and the hour in which NVML was asked, kept only where asking wakes an idle GPU.
+    """
 
     driver: Text = ""
+    confidential: Confidential | Refused | None = None
     gpus: tuple[Gpu, ...] = ()
+    inforom_checked: dt.date | None = None
+    asked: str = ""
 
 
 def parse_fields(text: str) -> dict[str, str]:
@@ -121,13 +129,18 @@ def _glance(host: Host, _config: Config) -> str:
         return ""
 
 
+def _gpus_glance(host: Host, config: Config) -> Hashable:
+    """Which driver is loaded, and whether an operator released the GPUs."""
+    return _glance(host, config), gpu_pause.released(host)
+
+
 @probe(every=dt.timedelta(minutes=10), glance=_glance, kernel_log=_XID)
 def driver(host: Host, _config: Config) -> Driver:
     """NVIDIA GPUs on the PCI bus, and the driver in the kernel and on disk."""
     module = _module(host)
     gaps: list[Unknown] = []
     return Driver(
-        gpus=_on_the_bus(host),
+        gpus=on_the_bus(host),
         module=module,
         libraries=tuple(_libraries(host, gaps)),
         parameters=_parameters(host, gaps) if module else {},
@@ -136,7 +149,8 @@ def driver(host: Host, _config: Config) -> Driver:
     )
 
 
-def _on_the_bus(host: Host) -> tuple[PciGpu, ...]:
+def on_the_bus(host: Host) -> tuple[PciGpu, ...]:
+    """NVIDIA's GPUs, as the kernel lists them."""
     try:
         devices = host.entries("/sys/bus/pci/devices")
     except AbsentError:  # a kernel without PCI
@@ -233,24 +247,58 @@ def _nodes(host: Host) -> Iterator[DeviceNode]:
             )
 
 
-@probe(every=dt.timedelta(minutes=10), glance=_glance, kernel_log=_XID)
-def gpus(host: Host, config: Config) -> Gpus:
-    """The state of each NVIDIA GPU, as NVML says it.
+@probe(every=dt.timedelta(minutes=10), glance=_gpus_glance, kernel_log=_XID)
+def gpus(host: Host, config: Config, earlier: Gpus | None = None) -> Gpus:
+    """The identity and health of each NVIDIA GPU, as NVML says it.
 
     NVML is asked in a child process that ends at once, so that a hung driver cannot hang us and no open handle
     blocks a driver update, a reset or a change of MIG. Where persistence mode is off, opening an idle GPU
-    initialises it, which may take seconds a GPU: this is for scans, not for a short interval.
+    initialises it, which may take seconds a GPU: then it is done once an hour by the clock, unless a program
+    holds the GPUs. The InfoROM is flash memory, and checked once a day.
     """
-    on_bus = [gpu for gpu in _on_the_bus(host) if gpu.is_for_nvidia]
+    on_bus = [gpu for gpu in on_the_bus(host) if gpu.is_for_nvidia]
     if not on_bus and not config.gpu.library and not host.exists("/proc/driver/nvidia/version"):
         return Gpus()
+    if paused := gpu_pause.pause(host):
+        if not earlier:
+            raise CannotLookError(paused.reason, paused.hint)
+        return msgspec.structs.replace(earlier, asked="", gaps=(paused,))
+    now = dt.datetime.now(dt.timezone.utc)
+    asked = f"{gpu_pause.boot(host)} {now:%Y-%m-%dT%H}"
+    if earlier and earlier.asked == asked and not gpu_pause.in_use(host):
+        return earlier
+    checked = earlier is not None and earlier.inforom_checked == now.date()
     library = nvml.library(host, config.gpu.library)
-    survey = nvml.survey(host, library, deadline=config.gpu.deadline_seconds)
-    seen = _identified(survey.gpus, on_bus)
-    return Gpus(driver=survey.driver, gpus=seen, gaps=(*_unanswered(seen), *_unseen(seen, on_bus)))
+    question: nvml.Question = "gpus" if checked else "gpus-and-inforom"
+    survey = nvml.survey(host, library, question, deadline=config.gpu.deadline_seconds)
+    seen = identified(survey.gpus, on_bus)
+    if earlier and checked:
+        seen = _with_inforom(seen, earlier.gpus)
+    return Gpus(
+        driver=survey.driver,
+        confidential=survey.confidential,
+        gpus=seen,
+        inforom_checked=now.date(),
+        asked=asked if any(gpu.persistence is False for gpu in seen) else "",
+        gaps=(*unanswered(seen, _JUDGED, newer=_NEWER), *unseen(seen, on_bus)),
+    )
 
 
-def _identified(gpus: Sequence[Gpu], on_bus: Sequence[PciGpu]) -> tuple[Gpu, ...]:
+def _with_inforom(gpus: Sequence[Gpu], earlier: Sequence[Gpu]) -> tuple[Gpu, ...]:
+    """The GPUs with what their InfoROMs were found to be earlier; that of a lost GPU is lost with it."""
+    valid = {gpu.key: gpu.inforom_valid for gpu in earlier}
+    return tuple(
+        msgspec.structs.replace(gpu, inforom_valid=valid.get(gpu.key, gpu.inforom_valid))
+        if gpu.inforom_valid == nvml.NOT_ASKED
+        else gpu
+        for gpu in gpus
+    )
+
+
+Kind = TypeVar("Kind", bound=Card)
+
+
+def identified(gpus: Sequence[Kind], on_bus: Sequence[PciGpu]) -> tuple[Kind, ...]:
     """The GPUs with the identity that the kernel knows where NVML refuses it, as it does for a lost GPU.
 
     The ones without address are those that are left on the bus, if they are as many.
@@ -268,14 +316,22 @@ def _identified(gpus: Sequence[Gpu], on_bus: Sequence[PciGpu]) -> tuple[Gpu, ...
     return tuple(found)
 
 
-# The fields that judgements rest on. A card without the thing says NOT_SUPPORTED, which is an answer.
-_JUDGED = {"uuid", "ecc_enabled", "uncorrected_volatile", "temperature", "compute", "graphics"}
+# The fields that judgements rest on. A card without the thing says NOT_SUPPORTED, which is an answer; a driver that
+# is older than the question says one of the others, and the card is judged by what there is.
+_JUDGED = {"uuid", "ecc_enabled", "uncorrected_volatile"}
+_NEWER = {"retirement_pending", "remap_failed", "recovery_action", "mig_enabled", "compute_mode", "fabric", "nvlinks"}
+_OLD_DRIVER = {"NOT_SUPPORTED", "FUNCTION_NOT_FOUND", "INVALID_ARGUMENT", "ARGUMENT_VERSION_MISMATCH"}
 
 
-def _unanswered(gpus: Sequence[Gpu]) -> Iterator[Unknown]:
+def unanswered(
+    gpus: Sequence[Card], judged: AbstractSet[str], *, newer: AbstractSet[str] = frozenset()
+) -> Iterator[Unknown]:
+    """What NVML refused of that on which judgements rest, a gap for each GPU."""
     for gpu in gpus:
         refused = {
-            name: error for name, error in gpu.refusals().items() if name in _JUDGED and error != "NOT_SUPPORTED"
+            name: error
+            for name, error in gpu.refusals().items()
+            if (name in judged and error != "NOT_SUPPORTED") or (name in newer and error not in _OLD_DRIVER)
         }
         if refused:
             # Without the UUID it is not known which earlier findings were about this GPU: none may be resolved.
@@ -285,7 +341,8 @@ def _unanswered(gpus: Sequence[Gpu]) -> Iterator[Unknown]:
             )
 
 
-def _unseen(gpus: Sequence[Gpu], on_bus: Sequence[PciGpu]) -> Iterator[Unknown]:
+def unseen(gpus: Sequence[Card], on_bus: Sequence[PciGpu]) -> Iterator[Unknown]:
+    """The GPUs that the kernel lists and NVML does not show."""
     named = {gpu.address for gpu in gpus}
     for gpu in on_bus:
         if gpu.address not in named:

@@ -6,6 +6,7 @@ import os
 import signal
 import stat
 import sys
+from typing import Literal
 
 import msgspec
 
@@ -44,17 +45,28 @@ _NOT_STARTED = {
 }
 
 
-class Refused(Value, frozen=True, kw_only=True):
+class Refused(Value, frozen=True, kw_only=True, tag="refused"):
     """What NVML answered instead of a value, as ``NOT_SUPPORTED``. Never to be read as zero."""
 
     error: str
 
 
+NOT_ASKED = Refused(error="NOT_ASKED")
+"""What stands where NVML was spared a question."""
+
+
 class GpuProcess(Value, frozen=True, kw_only=True):
-    """A process on a GPU; ``memory`` in bytes is None where the driver does not account for it."""
+    """A process on a GPU, by the process id of the host, also where a container has another one for it.
+
+    ``memory`` in bytes is None where the driver does not account for it, ``utilisation`` in percent where it took no
+    sample of it lately. On a GPU that is cut up by MIG the instances say on which part the process runs.
+    """
 
     pid: int
     memory: int | None
+    utilisation: int | None = None
+    gpu_instance: int | None = None
+    compute_instance: int | None = None
 
 
 Text = str | Refused
@@ -63,34 +75,12 @@ Switch = bool | Refused
 Processes = tuple[GpuProcess, ...] | Refused
 
 
-class Gpu(Value, frozen=True, kw_only=True):
-    """A GPU as NVML describes it; what NVML refuses says with which error.
-
-    Errors are counted since the driver was loaded (volatile) and over the card's life (aggregate). Newer cards give
-    no slowdown temperature, but a margin to it in degrees and the margin at which they slow down.
-    """
+class Card(Value, frozen=True, kw_only=True):
+    """What tells one GPU from another. The order of ``index`` may be another one after a restart."""
 
     index: int
-    name: Text
     uuid: Text
     address: Text
-    persistence: Switch
-    memory_total: Number
-    memory_used: Number
-    ecc_enabled: Switch
-    ecc_pending: Switch
-    corrected_volatile: Number
-    corrected_aggregate: Number
-    uncorrected_volatile: Number
-    uncorrected_aggregate: Number
-    temperature: Number
-    slowdown_temperature: Number
-    margin: Number
-    slowdown_margin: Number
-    utilisation: Number
-    compute: Processes
-    graphics: Processes
-    mps: Processes
 
     @property
     def key(self) -> str:
@@ -103,11 +93,132 @@ class Gpu(Value, frozen=True, kw_only=True):
         return {name: value.error for name, value in values.items() if isinstance(value, Refused)}
 
 
+class Fabric(Value, frozen=True, kw_only=True, tag="fabric"):
+    """A GPU's place in an NVLink fabric: how far joining it came, with which result, and what is wrong with it."""
+
+    state: str
+    status: str
+    troubles: tuple[str, ...] = ()
+
+
+class NvLink(Value, frozen=True, kw_only=True):
+    """One link. Errors are counted since the driver was loaded; newer cards count recoveries that failed."""
+
+    active: Switch
+    replays: Number
+    recoveries: Number
+    crc_errors: Number
+    failed_recoveries: Number
+
+
+class MigInstance(Value, frozen=True, kw_only=True):
+    """A part that MIG cut out of a GPU."""
+
+    uuid: Text
+    profile: Text
+    gpu_instance: Number
+    compute_instance: Number
+    memory_total: Number
+
+
+class Gpu(Card, frozen=True, kw_only=True):
+    """What a GPU is and how well, as NVML says it; what NVML refuses says with which error.
+
+    It is the same from one look to the next as long as nothing happens. Errors are counted since the driver was loaded
+    (volatile) and over the card's life (aggregate). Newer cards give no slowdown temperature, but the margin to their
+    limit at which they slow down. Power is in milliwatts, memory in bytes.
+    """
+
+    name: Text
+    architecture: Text
+    compute_capability: Text
+    vbios: Text
+    minor: Number
+    memory_total: Number
+    persistence: Switch
+    compute_mode: Text
+    accounting: Switch
+    display_active: Switch
+    virtualisation: Text
+    gsp: Switch
+    gsp_version: Text
+    dram_encryption: Switch
+    ecc_enabled: Switch
+    ecc_pending: Switch
+    corrected_volatile: Number
+    corrected_aggregate: Number
+    uncorrected_volatile: Number
+    uncorrected_aggregate: Number
+    pages_retired: Number
+    pages_retired_uncorrected: Number
+    retirement_pending: Switch
+    rows_remapped: Number
+    rows_remapped_uncorrected: Number
+    remap_pending: Switch
+    remap_failed: Switch
+    recovery_action: Text
+    inforom_valid: Switch
+    power_limit: Number
+    power_default: Number
+    slowdown_temperature: Number
+    slowdown_margin: Number
+    pcie_generation_max: Number
+    pcie_width_max: Number
+    nvlinks: tuple[NvLink, ...] | Refused
+    fabric: Fabric | Refused
+    mig_enabled: Switch
+    mig_pending: Switch
+    mig: tuple[MigInstance, ...] | Refused
+
+
+def called(gpu: Gpu) -> str:
+    """The card as a person finds it: its name and where it sits."""
+    name = gpu.name if isinstance(gpu.name, str) else "GPU"
+    return f"{name} at {gpu.address if isinstance(gpu.address, str) else f'index {gpu.index}'}"
+
+
+class Sample(Card, frozen=True, kw_only=True):
+    """What a GPU does at a moment: power in milliwatts, energy since the driver was loaded in millijoules.
+
+    ``margin`` is what is left in degrees up to the limit of newer cards, ``clock_reasons`` the bits of what holds the
+    clocks down, ``replays`` the PCIe packets sent again since the driver was loaded. The processes of all MIG
+    instances are among those of their GPU.
+    """
+
+    persistence: Switch
+    memory_total: Number
+    memory_used: Number
+    utilisation: Number
+    memory_utilisation: Number
+    temperature: Number
+    margin: Number
+    power: Number
+    energy: Number
+    performance_state: Number
+    clock_reasons: Number
+    pcie_generation: Number
+    pcie_width: Number
+    replays: Number
+    compute: Processes
+    graphics: Processes
+    mps: Processes
+
+
+class Confidential(Value, frozen=True, kw_only=True, tag="confidential"):
+    """Confidential computing: in which environment, whether it is on, and whether it is open to developers' tools."""
+
+    environment: str
+    enabled: bool
+    developer_tools: bool
+
+
 class Survey(Value, frozen=True, kw_only=True):
-    """What the child process prints: the GPUs, or why NVML did not start."""
+    """What the child process prints: the GPUs or their samples, or why NVML did not start."""
 
     driver: Text = ""
+    confidential: Confidential | Refused | None = None
     gpus: tuple[Gpu, ...] = ()
+    samples: tuple[Sample, ...] = ()
     refused: Refused | None = None
 
 
@@ -134,11 +245,19 @@ def library(host: Host, configured: str) -> str:
     raise CannotLookError(f"NVML is not loaded: no {LIBRARY} in {place}", "Install NVIDIA's driver.")
 
 
-def survey(host: Host, path: str, *, deadline: float) -> Survey:
-    """Ask NVML in a child process, and understand what it says or why it says nothing."""
-    command = [sys.executable, "-I", "-m", "agent.nvml", host.place(path)]
+DRIVER = "the NVIDIA driver"
+"""What gives no answer when it hangs."""
+Question = Literal["gpus", "gpus-and-inforom", "samples"]
+
+
+def survey(host: Host, path: str, question: Question, *, deadline: float) -> Survey:
+    """Ask NVML in a child process, and understand what it says or why it says nothing.
+
+    The InfoROM is read from the card's flash memory, so that is asked for by itself.
+    """
+    command = [sys.executable, "-I", "-m", "agent.nvml", host.place(path), question]
     # 16 GPUs with thousands of processes each come to a few MiB.
-    answer = host.run(command, deadline=deadline, limit=16 * MEBIBYTE, called="the NVIDIA driver")
+    answer = host.run(command, deadline=deadline, limit=16 * MEBIBYTE, called=DRIVER)
     said = parse_survey(answer)
     if said.refused:
         reason, hint = _NOT_STARTED.get(said.refused.error, (f"NVML does not start: {said.refused.error}", ""))
