@@ -13,7 +13,7 @@ from agent.facts.gpu_holders import parse_stat
 from agent.facts.gpu_nodes import is_use, parse_mig_minors
 from agent.facts.ports import Exposure
 from agent.facts.told_by_process import OTHER, parse_environment, parse_preload, parse_words
-from agent.facts.workload import Container, HeldGpu, Job, MigInstance, OpenPort
+from agent.facts.workload import Container, GpuPart, HeldGpu, Job, OpenPort
 from agent.facts.workload_details import named
 from agent.facts.workload_jobs import parse_jobs
 from agent.facts.workloads import Workloads, workloads
@@ -23,6 +23,7 @@ from tests.fakes.trees import plant
 
 POD = "0c1d2e3f-1111-2222-3333-444455556666"
 TORCH = "/home/ada/venv/lib/python3.11/site-packages/torch/lib/libtorch_cuda.so"
+USERS = "/sys/module/nvidia_uvm/refcnt"
 CUDA = "/usr/lib/x86_64-linux-gnu/libcuda.so.580.95.05"
 
 
@@ -42,6 +43,12 @@ def one(tmp_path, *open_files, **how):
 def test_a_machine_without_the_driver_is_not_looked_at(tmp_path):
     # No /proc at all, which would be an error if anybody looked.
     assert workloads(plant(tmp_path, {"/etc/passwd": ""}), Config()) == Workloads()
+
+
+def test_a_glance_tells_when_a_cuda_program_comes_or_goes(tmp_path):
+    assert workloads.glance
+    seen = [workloads.glance(plant(tmp_path, files), Config()) for files in ({}, {USERS: "0\n"}, {USERS: "3\n"})]
+    assert len(set(seen)) == 3
 
 
 def test_programs_that_use_no_gpu_are_no_workloads(tmp_path):
@@ -118,7 +125,7 @@ def test_a_part_of_a_gpu_is_known_without_asking_the_driver(tmp_path):
     capabilities = ("/dev/nvidia-caps/nvidia-cap66", "/dev/nvidia-caps/nvidia-cap67")
     holder = process(700, "/dev/nvidia0", *capabilities)
     (seen,) = look(tmp_path, {"/proc/driver/nvidia-caps/mig-minors": minors}, holder).workloads
-    assert seen.gpus[0].instances == (MigInstance(gpu=7), MigInstance(gpu=7, compute=0))
+    assert seen.gpus[0].parts == (GpuPart(gpu_instance=7), GpuPart(gpu_instance=7, compute_instance=0))
 
 
 def test_the_server_of_mps_is_told(tmp_path):

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from agent.facts.gpu import parse_fields
 from agent.facts.mapped_files import DELETED
-from agent.facts.workload import HeldGpu, MigInstance
+from agent.facts.workload import GpuPart, HeldGpu
 from agent.host import MEBIBYTE, Host, shown
 from agent.model import CannotLookError
 
@@ -26,10 +26,10 @@ def is_use(target: str) -> bool:
     return target.startswith("/dev/nvidia") and _USED.fullmatch(target.removesuffix(DELETED)) is not None
 
 
-def parse_mig_minors(text: str) -> dict[int, tuple[int, MigInstance]]:
+def parse_mig_minors(text: str) -> dict[int, tuple[int, GpuPart]]:
     """The GPU, by its minor number, and the part of it that each capability opens."""
     return {
-        int(number): (int(gpu), MigInstance(gpu=int(part), compute=int(compute) if compute else None))
+        int(number): (int(gpu), GpuPart(gpu_instance=int(part), compute_instance=int(compute) if compute else None))
         for gpu, part, compute, number in _MINOR.findall(text)
     }
 
@@ -40,26 +40,32 @@ class GpuNodes:
     def __init__(self, host: Host) -> None:
         """Ask the driver, which may not tell."""
         self._gpus = {gpu.minor: gpu for gpu in _gpus(host)}
-        self._instances: Mapping[int, tuple[int, MigInstance]] = {}
+        self._parts: Mapping[int, tuple[int, GpuPart]] = {}
         with contextlib.suppress(CannotLookError):
-            self._instances = parse_mig_minors(host.text(_CAPABILITIES, limit=MEBIBYTE))
+            self._parts = parse_mig_minors(host.text(_CAPABILITIES, limit=MEBIBYTE))
 
     def held(self, nodes: Iterable[str]) -> tuple[HeldGpu, ...]:
         """The GPUs behind these nodes, each with its parts."""
-        parts: dict[int, set[tuple[int, int]]] = {}
+        parts: dict[int, set[GpuPart]] = {}
         for node in nodes:
             if match := _GPU.fullmatch(node):
                 parts.setdefault(int(match[1]), set())
-            elif match := _CAPABILITY.fullmatch(node):
-                minor, part = self._instances.get(int(match[1]), (None, None))
-                if minor is not None and part is not None:
-                    parts.setdefault(minor, set()).add((part.gpu, -1 if part.compute is None else part.compute))
+            elif (match := _CAPABILITY.fullmatch(node)) and (part := self._parts.get(int(match[1]))):
+                parts.setdefault(part[0], set()).add(part[1])
         return tuple(self._held(minor, parts[minor]) for minor in sorted(parts))
 
-    def _held(self, minor: int, parts: Iterable[tuple[int, int]]) -> HeldGpu:
+    def _held(self, minor: int, parts: Iterable[GpuPart]) -> HeldGpu:
         known = self._gpus.get(minor, HeldGpu(minor=minor))
-        instances = (MigInstance(gpu=gpu, compute=None if part < 0 else part) for gpu, part in sorted(parts))
-        return HeldGpu(minor=minor, address=known.address, uuid=known.uuid, instances=tuple(instances))
+        return HeldGpu(minor=minor, address=known.address, uuid=known.uuid, parts=in_order(parts))
+
+
+def in_order(parts: Iterable[GpuPart]) -> tuple[GpuPart, ...]:
+    """The parts of a GPU; a whole GPU instance before what is in it."""
+    return tuple(
+        sorted(
+            parts, key=lambda part: (part.gpu_instance, -1 if part.compute_instance is None else part.compute_instance)
+        )
+    )
 
 
 def _gpus(host: Host) -> Iterator[HeldGpu]:

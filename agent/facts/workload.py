@@ -34,11 +34,11 @@ class Program(Value, frozen=True, kw_only=True):
         return "/." in self.path
 
 
-class MigInstance(Value, frozen=True, kw_only=True):
-    """A part of a GPU; ``compute`` is None where the process holds the GPU instance as a whole."""
+class GpuPart(Value, frozen=True, kw_only=True):
+    """A part of a GPU (MIG); no compute instance where the process holds the GPU instance as a whole."""
 
-    gpu: int
-    compute: int | None = None
+    gpu_instance: int
+    compute_instance: int | None = None
 
 
 class HeldGpu(Value, frozen=True, kw_only=True):
@@ -51,7 +51,7 @@ class HeldGpu(Value, frozen=True, kw_only=True):
     minor: int | None
     address: str = ""
     uuid: str = ""
-    instances: tuple[MigInstance, ...] = ()
+    parts: tuple[GpuPart, ...] = ()
     memory: int | None = None
     utilisation: int | None = None
 

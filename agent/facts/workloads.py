@@ -60,7 +60,15 @@ class Workloads(Fact, frozen=True, kw_only=True):
     complete: bool = True
 
 
-@probe(every=dt.timedelta(seconds=60), settles=dt.timedelta(minutes=5))
+def _glance(host: Host, _config: Config) -> str:
+    """How many CUDA programs have the GPUs open, as the kernel counts the users of the driver's module."""
+    try:
+        return host.line("/sys/module/nvidia_uvm/refcnt")
+    except CannotLookError:
+        return ""
+
+
+@probe(every=dt.timedelta(seconds=60), glance=_glance, settles=dt.timedelta(minutes=5))
 def workloads(host: Host, _config: Config) -> Workloads:
     """The processes that have a GPU open."""
     if not any(map(host.exists, _DRIVER)):
