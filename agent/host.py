@@ -267,9 +267,13 @@ class Host:
             int(entry.name) for entry in self.entries("/proc") if entry.name.isascii() and entry.name.isdigit()
         )
 
-    def descriptors(self, pid: int) -> Iterator[str]:
-        """What each open file of a process is, as ``socket:[4711]``; those closed meanwhile are left out."""
-        with self._folder(f"/proc/{pid}/fd") as folder, os.scandir(folder) as names:
+    def descriptors(self, pid: int, thread: int = 0) -> Iterator[str]:
+        """What each open file of a process is, as ``socket:[4711]``; those closed meanwhile are left out.
+
+        A process whose first thread ended shows none; what it has open is then seen through another ``thread``.
+        """
+        place = f"/proc/{pid}/task/{thread}" if thread else f"/proc/{pid}"
+        with self._folder(f"{place}/fd") as folder, os.scandir(folder) as names:
             for name in names:
                 try:
                     target = os.readlink(name.name, dir_fd=folder)

@@ -3,12 +3,13 @@
 What was seen replaces collected/facts.json when it is another thing than what lies there: at once as long as that is
 rare, else once a minute. What is the same is written again after hours, so that its time stays true. What a volatile
 probe sees goes along with whatever is written, and is written for itself every ten minutes at most; that it could not
-look, or can again, is news.
+look, or can again, is news. What settles waits until what was kept is that old, and goes along meanwhile.
 """
 
 from __future__ import annotations
 
 import contextlib
+import math
 from typing import Any
 
 from agent import collect
@@ -46,13 +47,14 @@ class Keeper:
         if look.probe.volatile:
             self._volatile.add(saved.probe)
             refresh = min(refresh, _VOLATILE_SECONDS)
-        digest, at = self._kept.get(saved.probe, (b"", 0.0))
+        digest, at = self._kept.get(saved.probe, (b"", -math.inf))
+        is_news = digest != self._digest(saved)
         self._along.pop(saved.probe, None)
-        if digest != self._digest(saved) or now - at >= refresh:
+        if now - at >= (look.probe.settles.total_seconds() if is_news else refresh):
             self._pending[saved.probe] = saved
             return
         self._pending.pop(saved.probe, None)  # it changed and changed back before that was kept
-        if look.probe.volatile:
+        if look.probe.volatile or is_news:
             self._along[saved.probe] = saved
 
     def _digest(self, saved: collect.Saved) -> bytes:

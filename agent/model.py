@@ -249,6 +249,7 @@ class Probe(Value, Generic[T], frozen=True, kw_only=True):
     kernel_log: str
     slow: bool
     volatile: bool
+    settles: dt.timedelta
     title: str
     look: Callable[..., T]
 
@@ -299,6 +300,7 @@ def probe(
     kernel_log: str = "",
     slow: bool = False,
     volatile: bool = False,
+    settles: dt.timedelta = dt.timedelta(),
 ) -> Callable[[Callable[..., T]], Probe[T]]:
     """Make a function of ``(host, config)`` a probe; name, topic and fact type come from the function itself.
 
@@ -309,7 +311,8 @@ def probe(
     returns, a function of the same arguments that costs next to nothing, is another than before; or when the kernel
     logs a line in which ``kernel_log`` is found, a regular expression. A ``slow`` one may take long and lets the
     others go first. ``network`` says that it needs the network, so that it runs on the unprivileged side. What a
-    ``volatile`` one sees is another thing each time, as utilisation is: it is kept now and then, and is no news.
+    ``volatile`` one sees is another thing each time, as utilisation is: it is kept now and then, and is no news. What
+    changes often ``settles``: it is news, but not again within that time.
     """
 
     def make(look: Callable[..., T]) -> Probe[T]:
@@ -326,6 +329,7 @@ def probe(
             kernel_log=kernel_log,
             slow=slow,
             volatile=volatile,
+            settles=settles,
             title=_manual(look)[0],
             look=look,
         )

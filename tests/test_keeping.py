@@ -170,3 +170,17 @@ def test_the_kernel_log_begins_at_its_end_and_leaves_out_what_programs_write(tmp
 def test_a_kernel_log_that_may_not_be_read_has_no_lines(tmp_path):
     log = KernelLog(Host(str(tmp_path)))
     assert (log.is_open, log.lines()) == (False, [])
+
+
+def test_what_changes_all_the_time_is_kept_seldom_and_its_newest_state_in_the_end(state):
+    keeper = Keeper(state, 0)
+    settles = PROBES["workloads"].settles.total_seconds()
+    see(keeper, 0, look("a", name="workloads"))
+    assert kept(state) == {"workloads": "a"}, "what is new is kept at once"
+    for minute in range(1, int(settles // 60)):
+        see(keeper, minute * 60.0, look(f"{minute}", name="workloads"))
+    assert kept(state)["workloads"] == "a"
+    see(keeper, settles - 1, look("along", name="workloads"), look("other"))
+    assert kept(state)["workloads"] == "along", "it goes along with what is written anyhow"
+    see(keeper, 2 * settles, look("b", name="workloads"))
+    assert kept(state)["workloads"] == "b"

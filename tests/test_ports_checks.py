@@ -33,12 +33,12 @@ def a_listener(name: str, address: str = "0.0.0.0", process: str = "app", **fiel
 
 def exposed(*listeners: Listener, expected: tuple[str, ...] = ()) -> list[Finding]:
     config = Config(ports=PortsSection(expected=expected))
-    return list(service_exposed(Listeners(listeners=listeners), SERVICES, config))
+    return list(service_exposed(Listeners(listeners=listeners), SERVICES, config, Unknown(reason="not looked")))
 
 
 def unexpected(*listeners: Listener, expected: tuple[str, ...] = ()) -> list[Finding]:
     config = Config(ports=PortsSection(expected=expected))
-    return list(listener_unexpected(Listeners(listeners=listeners), SERVICES, config))
+    return list(listener_unexpected(Listeners(listeners=listeners), SERVICES, config, Unknown(reason="not looked")))
 
 
 FRESH_IMAGE = (

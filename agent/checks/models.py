@@ -6,8 +6,9 @@ import shlex
 from collections.abc import Iterator
 
 from agent.facts.models import ModelDirectory, Models
+from agent.facts.workloads import Workloads
 from agent.integrity.manifest import Difference, FileRecord
-from agent.model import Duty, Finding, Scalar, Severity, check
+from agent.model import Duty, Finding, Scalar, Severity, Unknown, check
 
 _APPROVE = "dlvmguard models approve"
 # What a loader or an interpreter runs: Python itself, native code, and the formats that are pickles inside.
@@ -20,7 +21,7 @@ _RUNS = (".py", ".pyc", ".so", ".pkl", ".pickle", ".joblib", ".pt", ".pth", ".ck
     duty=Duty.APPLICATIONS,
     fix="Find out who changed it; restore the file from its source, or approve the directory anew if it was meant.",
 )
-def model_file_changed(models: Models) -> Iterator[Finding]:
+def model_file_changed(models: Models, workloads: Workloads | Unknown) -> Iterator[Finding]:
     """A model file is not the one that was approved.
 
     A changed model answers differently, and in several formats it runs code when it is loaded. Its content, its
@@ -35,7 +36,7 @@ def model_file_changed(models: Models) -> Iterator[Finding]:
         if difference.how == "mode":
             yield Finding(
                 subject=path,
-                detail=f"{path}: permissions are {now.mode:04o}, approved were {was.mode:04o}",
+                detail=f"{path}: permissions are {now.mode:04o}, approved were {was.mode:04o}{_open(path, workloads)}",
                 evidence={"approved": f"{was.mode:04o}", "present": f"{now.mode:04o}"},
                 severity=Severity.MEDIUM,
             )
@@ -44,7 +45,8 @@ def model_file_changed(models: Models) -> Iterator[Finding]:
             yield Finding(
                 subject=path,
                 detail=f"{path}: {_words(was)} was approved, {_words(now)} is there"
-                + (", under the modification time of before" if hidden else ""),
+                + (", under the modification time of before" if hidden else "")
+                + _open(path, workloads),
                 evidence={**_evidence("approved", was), **_evidence("present", now)},
                 severity=Severity.CRITICAL if hidden else None,
             )
@@ -208,3 +210,12 @@ def _evidence(prefix: str, record: FileRecord) -> dict[str, Scalar]:
     if record.kind != "file":
         return {prefix: record.kind}
     return {prefix: record.sha256[:16], f"{prefix}_bytes": record.size}
+
+
+def _open(path: str, workloads: Workloads | Unknown) -> str:
+    """Which GPU work has the file open: what is in there is in use, not merely on the disk."""
+    if isinstance(workloads, Unknown):
+        return ""
+    found = sorted({f"{each.label} of {each.user or each.uid}" for each in workloads.workloads if path in each.models})
+    more = f" and {len(found) - 1} more" if len(found) > 1 else ""
+    return f"; open in {found[0]}{more}" if found else ""

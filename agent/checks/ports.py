@@ -7,8 +7,10 @@ from fnmatch import fnmatchcase
 
 from agent.config import DEFAULT_PATH, Config
 from agent.facts.ports import Exposure, Listener, Listeners
+from agent.facts.workload import Workload
+from agent.facts.workloads import Workloads
 from agent.knowledge import Service, Services
-from agent.model import Duty, Finding, Scalar, Severity, check
+from agent.model import Duty, Finding, Scalar, Severity, Unknown, check
 
 _COMM = 15
 """The kernel cuts the name of a process to so many bytes: https://man7.org/linux/man-pages/man5/proc_pid_comm.5.html"""
@@ -19,7 +21,9 @@ _COMM = 15
     duty=Duty.APPLICATIONS,
     fix="Bind the service to 127.0.0.1 and reach it through an SSH tunnel.",
 )
-def service_exposed(listeners: Listeners, services: Services, config: Config) -> Iterator[Finding]:
+def service_exposed(
+    listeners: Listeners, services: Services, config: Config, workloads: Workloads | Unknown
+) -> Iterator[Finding]:
     """A service that hands out code execution, data or GPU time listens beyond this machine.
 
     Notebooks, cluster schedulers, model servers and data stores mostly trust whoever reaches them, and
@@ -43,8 +47,8 @@ def service_exposed(listeners: Listeners, services: Services, config: Config) ->
         yield Finding(
             subject=subject,
             severity=severity,
-            detail=f"{service.name}{'' if sure else ' (going by its port)'} listens on {_where(bound)}, {_who(bound)}; "
-            "whether it asks for a password was not checked",
+            detail=f"{service.name}{'' if sure else ' (going by its port)'} listens on {_where(bound)}, {_who(bound)}"
+            f"{_work(bound, workloads)}; whether it asks for a password was not checked",
             evidence={"service": service.id, **_evidence(bound)},
             fix=f"{service.why} {service.fix} {_declare(subject)}".strip(),
         )
@@ -55,7 +59,9 @@ def service_exposed(listeners: Listeners, services: Services, config: Config) ->
     duty=Duty.APPLICATIONS,
     fix=f"Stop it or bind it to 127.0.0.1; if it is meant to be reachable, declare its port in {DEFAULT_PATH}.",
 )
-def listener_unexpected(listeners: Listeners, services: Services, config: Config) -> Iterator[Finding]:
+def listener_unexpected(
+    listeners: Listeners, services: Services, config: Config, workloads: Workloads | Unknown
+) -> Iterator[Finding]:
     """Something listens beyond this machine that nobody declared.
 
     A Deep Learning VM shows SSH and a few system ports to the network; whatever else listens is a way in that
@@ -79,7 +85,7 @@ def listener_unexpected(listeners: Listeners, services: Services, config: Config
         yield Finding(
             subject=subject,
             severity=Severity.LOW if minor else Severity.MEDIUM,
-            detail=f"{_ports(subject)} open on {_where(group)}, {_who(group)}",
+            detail=f"{_ports(subject)} open on {_where(group)}, {_who(group)}{_work(group, workloads)}",
             evidence=_evidence(group),
             fix=f"Stop it or bind it to 127.0.0.1. {_declare(subject)}".strip(),
         )
@@ -147,6 +153,24 @@ def _where(group: Sequence[Listener]) -> str:
 def _who(group: Sequence[Listener]) -> str:
     users = _joined(each.user or f"number {each.uid}" for each in group)
     return f"process {_joined(each.process or 'unknown' for each in group)} of user {users}"
+
+
+def _work(group: Iterable[Listener], workloads: Workloads | Unknown) -> str:
+    """That who listens has a GPU, and what it runs there: to be reached, it is the costliest part of the machine."""
+    if isinstance(workloads, Unknown):
+        return ""
+    found = [each for each in workloads.workloads if any(_is_port_of(each, listener) for listener in group)]
+    with_what = _joined(name for each in found for name in each.frameworks)
+    return (", which uses a GPU" + (f" with {with_what}" if with_what else "")) if found else ""
+
+
+def _is_port_of(workload: Workload, listener: Listener) -> bool:
+    """A worker may hold the socket that another process opened. Inside a container the same port is another."""
+    container = workload.container.short if workload.container else ""
+    ports = {(port.name, port.address) for port in workload.ports}
+    return workload.pid == listener.pid or (
+        container == listener.container and (listener.name, listener.address) in ports
+    )
 
 
 def _evidence(group: Sequence[Listener]) -> Mapping[str, Scalar]:

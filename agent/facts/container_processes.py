@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from agent.host import MEBIBYTE, Host, shown
 from agent.host_inside import parse_mountinfo
@@ -70,6 +70,16 @@ def running(host: Host) -> tuple[Running, ...]:
         Running(id=name, kind=kind, pids=tuple(sorted(pids, key=lambda pid: (_age(host, pid), pid))))
         for (name, kind), pids in sorted(found.items())
     )
+
+
+def containing(host: Host) -> Callable[[int], tuple[str, str] | None]:
+    """What tells the id and the kind of the container that a process is in, if any, for the time of one look."""
+    own, roots = None, dict[str, Root | None]()
+    with contextlib.suppress(AbsentError):
+        own = _root(host, 1)
+    if own is None:  # not ours to look into: only known runtimes can be told
+        return lambda pid: parse_cgroup(host.text(f"/proc/{pid}/cgroup", limit=65536))
+    return lambda pid: _container(host, pid, own, roots)
 
 
 def holds_gpu(host: Host, pids: Iterable[int]) -> bool:

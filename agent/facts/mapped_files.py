@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from agent.model import Value
 
@@ -29,17 +29,18 @@ class Mapped(Value, frozen=True, kw_only=True):
     deleted: bool
 
 
-def parse_maps(blocks: Iterable[bytes]) -> Iterator[Mapped]:
-    """The files of Python packages, those deleted, and the GPU devices, from blocks of a /proc/PID/maps.
+def parse_maps(blocks: Iterable[bytes], marks: Sequence[bytes] = _MARKS) -> Iterator[Mapped]:
+    """The files whose path has one of the marks, from blocks of a /proc/PID/maps; a line feed stands for its end.
 
-    Each is told once for each kind of mapping that it has. Lines of another form are passed over.
+    Without other marks these are files of Python packages, those deleted, and the GPU devices. Each is told once for
+    each kind of mapping that it has. Lines of another form are passed over.
     """
     told = set[tuple[bytes, ...]]()
     for chunk in _whole_lines(blocks):
-        if any(mark in chunk for mark in _MARKS):
+        if any(mark in chunk for mark in marks):
             for match in _LINE.finditer(chunk):
                 known = match.groups()
-                if known not in told and any(mark in match[3] + b"\n" for mark in _MARKS):
+                if known not in told and any(mark in match[3] + b"\n" for mark in marks):
                     told.add(known)
                     yield _mapped(*known)
 

@@ -352,3 +352,39 @@ class AdvisoryKeys(Table, frozen=True, kw_only=True):
 
     file: ClassVar[str] = "advisory_keys"
     keys: tuple[str, ...]
+
+
+class Framework(Value, frozen=True, kw_only=True):
+    """What GPU work is done with; the file says what the fields mean."""
+
+    id: str
+    name: str
+    kind: Literal["framework", "serving", "notebook", "simulation", "security", "graphics", "tool"]
+    files: tuple[str, ...] = ()
+    programs: tuple[str, ...] = ()
+    modules: tuple[str, ...] = ()
+    source: str
+
+
+class Frameworks(Table, frozen=True, kw_only=True):
+    """How frameworks are known by the files that a process has mapped, and NVIDIA's libraries by their names."""
+
+    file: ClassVar[str] = "frameworks"
+    libraries: Mapping[str, tuple[str, ...]]
+    frameworks: tuple[Framework, ...]
+
+
+class Mark(Value, frozen=True, kw_only=True):
+    """What a program that is started for misuse is called or told; the file says what the fields mean."""
+
+    id: str
+    programs: tuple[str, ...] = ()
+    patterns: tuple[str, ...] = ()
+    source: str
+
+
+class Misuse(Table, frozen=True, kw_only=True):
+    """How programs that take GPU time for others are known."""
+
+    file: ClassVar[str] = "misuse"
+    marks: tuple[Mark, ...]
