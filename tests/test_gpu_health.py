@@ -9,7 +9,7 @@ from agent.checks.gpu_health import gpu_fabric_unhealthy, gpu_nvlink_down, gpu_n
 from agent.collect import collect
 from agent.config import Config, GpuSection
 from agent.evaluate import evaluate
-from agent.facts.gpu import Driver, Gpus, Module, gpus
+from agent.facts.gpu import Driver, Gpus, Module, driver, gpus
 from agent.facts.gpu_samples import GpuSamples, gpu_samples
 from agent.facts.nvml import Fabric, NvLink
 from agent.model import Fact, Finding, Seen, Unknown
@@ -51,9 +51,8 @@ def test_no_gpu_and_gpus_that_are_well_or_silent_are_quiet(check, gpus):
 @pytest.mark.parametrize("profile", PROFILES)
 def test_a_machine_as_it_comes_has_nothing_to_show(tmp_path, profile):
     host = machine(tmp_path, [PROFILES[profile]] * 2, confidential="0,0,0")
-    driver = Driver(module=Module(version=nvml.VERSION, flavour="open"))
     looks: dict[type[Fact], Fact] = {
-        Driver: driver,
+        Driver: driver(host, CONFIG),
         Gpus: gpus(host, CONFIG),
         GpuSamples: gpu_samples(host, CONFIG, None),
     }
