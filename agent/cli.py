@@ -121,7 +121,7 @@ def explain(session: Session, name: str) -> None:
     from agent import discovery, report
     from agent.views import text
 
-    checks = {check.id: check for check in discovery.checks()}
+    checks = discovery.catalogue()
     if name in checks:
         text.draw_check(text.console(), checks[name])
         return

@@ -34,7 +34,7 @@ def packages(session: Session, form: str, environment: str, *, vulnerable: bool,
         raise click.UsageError(f"nothing is known to be installed in {environment}; see: dlvmguard packages")
     findings = [each for each in seen.findings if any(_is_in(place.place, environment) for place in each.instances)]
     if form == "json":
-        checks = {check.id: check for check in discovery.checks()}
+        checks = discovery.catalogue()
         affected = {place.place for each in findings for place in each.instances}
         chosen = [each for each in components if not vulnerable or each.key in affected]
         click.echo(data.encoded(view.as_data(seen, chosen, findings, checks)))

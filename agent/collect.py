@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import functools
 import hashlib
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -130,13 +131,12 @@ def _looks(text: bytes | None) -> tuple[Saved, ...]:
 
 def remembered(text: bytes | None) -> Callable[[Probe[Any]], Fact | None]:
     """What each probe returned last, according to a snapshot. Where it tells nothing, there is no memory."""
+    looks = functools.cache(lambda: {each.probe: each for each in _looks(text)})
 
     def earlier(probe: Probe[Any]) -> Fact | None:
-        for each in _looks(text):
-            if each.probe == probe.name:
-                fact = _restored(each, probe).fact
-                return fact if isinstance(fact, Fact) else None
-        return None
+        known = looks().get(probe.name)
+        fact = _restored(known, probe).fact if known else None
+        return fact if isinstance(fact, Fact) else None
 
     return earlier
 

@@ -28,6 +28,11 @@ def checks() -> tuple[Check, ...]:
     return tuple(sorted(_unique(found, lambda each: each.id), key=lambda each: (each.topic, each.id)))
 
 
+def catalogue() -> dict[str, Check]:
+    """Every check by its id."""
+    return {check.id: check for check in checks()}
+
+
 def topics() -> tuple[str, ...]:
     """What a scan can be limited to."""
     return tuple(sorted({probe.topic for probe in probes()}))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -66,7 +66,7 @@ def scan(
         taken=dt.datetime.now(dt.timezone.utc),
         seconds=time.monotonic() - start,
         topics=tuple(_topic(name, looks) for name in topics),
-        checks={check.id: check for check in discovery.checks()},
+        checks=discovery.catalogue(),
         outcomes=outcomes,
         notices=tuple(filter(None, notices)),
     )
@@ -155,13 +155,13 @@ class _Catalogue(Value, frozen=True, kw_only=True):
     checks: Sequence[Listed]
 
 
-def _listed(ledger: Ledger) -> dict[str, Listed]:
+def _listed(ledger: Ledger) -> Mapping[str, Listed]:
     """The checks as they were when something was recorded, or as they are where that was another version."""
     with contextlib.suppress(msgspec.MsgspecError, ValueError):
         known = msgspec.json.decode(ledger.listed, type=_Catalogue)
         if known.version == __version__:
             return {each.id: each for each in known.checks}
-    return {check.id: check for check in discovery.checks()}
+    return discovery.catalogue()
 
 
 class Report(Value, frozen=True, kw_only=True):
@@ -183,7 +183,7 @@ def report(host: Host, state: State, config: Config) -> Report:
         StateError: the ledger or the snapshot cannot be used; nothing was lost.
     """
     notices = [_brought_up_to_date(host, state, config)]
-    checks = {check.id: check for check in discovery.checks()}
+    checks = discovery.catalogue()
 
     def work(ledger: Ledger) -> tuple[outbox.Progress, ...]:
         speaker = ship.remembered(ledger)
@@ -268,7 +268,7 @@ def _beginning(state: State, config: Config, watcher: pulse.Watcher) -> Status:
         ledger=state.ledger,
         now=dt.datetime.now(dt.timezone.utc),
         stale_after=dt.timedelta(hours=config.stale_after_hours),
-        checks={check.id: check for check in discovery.checks()},
+        checks=discovery.catalogue(),
         watcher=watcher,
     )
 

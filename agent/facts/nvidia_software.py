@@ -19,7 +19,7 @@ from agent.facts import nvidia_container_toolkit, nvidia_wheels
 from agent.facts.debian_control import STATUS
 from agent.facts.nvidia_container_toolkit import CONFIGURATION, ToolkitConfiguration
 from agent.facts.packages import Package, parse_status
-from agent.host import MEBIBYTE, Host, shown
+from agent.host import MEBIBYTE, Host
 from agent.model import AbsentError, CannotLookError, Fact, Unknown, Value, probe
 
 _LIBRARY_DIRECTORIES = (
@@ -163,15 +163,8 @@ def _libraries(host: Host, directories: Iterable[str], gaps: list[Unknown]) -> I
 
 
 def _names(host: Host, directory: str, gaps: list[Unknown], *, kinds: tuple[str, ...]) -> Iterator[str]:
-    try:
-        # A system without merged /usr has links in their place, and the same files would be there twice.
-        entries = host.entries(directory)
-    except AbsentError:
-        return
-    except CannotLookError as error:
-        gaps.append(Unknown(reason=error.reason, hint=error.hint, scope=shown(directory)))
-        return
-    yield from (entry.name for entry in entries if entry.kind in kinds)
+    # A system without merged /usr has links in their place, and the same files would be there twice.
+    yield from (entry.name for entry in nvidia_wheels.listed(host, directory, gaps) if entry.kind in kinds)
 
 
 def _sources(host: Host, gaps: list[Unknown]) -> Iterator[NvidiaComponent]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from agent.host import Host, shown
+from agent.host import Entry, Host, shown
 from agent.model import AbsentError, CannotLookError, Unknown, Value
 
 _PREFIXES = ("/usr", "/usr/local", "/opt/conda", "/opt/python")
@@ -67,6 +67,17 @@ def _names(host: Host, directory: str, gaps: list[Unknown]) -> list[str]:
         return []
 
 
+def listed(host: Host, directory: str, gaps: list[Unknown]) -> list[Entry]:
+    """What is in a directory; one that is not there holds nothing, one that cannot be listed becomes a gap."""
+    try:
+        return host.entries(directory)
+    except AbsentError:
+        return []
+    except CannotLookError as error:
+        gaps.append(Unknown(reason=error.reason, hint=error.hint, scope=shown(directory)))
+        return []
+
+
 def _in_environment(host: Host, place: str, gaps: list[Unknown]) -> Iterator[CudaCopy]:
     for name in _names(host, place, gaps):
         if match := _WHEEL.fullmatch(name):
@@ -83,15 +94,7 @@ def _in_environment(host: Host, place: str, gaps: list[Unknown]) -> Iterator[Cud
 
 def _bundled(host: Host, place: str, gaps: list[Unknown]) -> Iterator[CudaCopy]:
     """The copies inside torch, of which only the first part of the version is known."""
-    directory = f"{place}/torch/lib"
-    try:
-        entries = host.entries(directory)
-    except AbsentError:
-        return
-    except CannotLookError as error:
-        gaps.append(Unknown(reason=error.reason, hint=error.hint, scope=shown(directory)))
-        return
-    for entry in entries:
+    for entry in listed(host, f"{place}/torch/lib", gaps):
         if entry.kind == "file" and (match := _BUNDLED.fullmatch(entry.name)):
             yield CudaCopy(
                 name=_CALLED.get(match[1], match[1]),
